@@ -1,0 +1,149 @@
+"""The kernel table: the only place that knows which backends exist and what they implement.
+
+Kernels trust their arguments; `geomkit.arrays` has checked them. Signatures are the same in every backend:
+
+===================  ===============================================================  =================================
+kernel               call                                                             meaning
+===================  ===============================================================  =================================
+unit_rows            ``(x, out) -> norms``                                            rows over their Euclidean norms
+centred_rows         ``(x, mean, scale, out) -> squares``                             ``(x - mean) / scale``, and |row|²
+gram                 ``(a, b, out)``                                                  ``a @ b.T``
+euclidean            ``(a, b, out, a_squares, b_squares)``                            distances through the product
+minkowski            ``(a, b, out, p)``                                               power mean ``(mean |a-b|^p)^(1/p)``
+sparse_gram          ``(a, b, out)``                                                  ``a @ b.T`` of CSR blocks
+sparse_euclidean     ``(a, b, out, a_squares, b_squares)``                            distances of CSR blocks
+sparse_minkowski     ``(a, b, out, p)``                                               the same power mean of CSR blocks
+tally                ``(tile, diagonal, centre, counts, sums, extremes)``             value counts, power sums, extremes
+row_ranges           ``(tile, diagonal, rows, cols)``                                 least, largest and sum, each row
+===================  ===============================================================  =================================
+
+Beside its kernels each backend module has ``zeros``, ``to_numpy`` and ``as_working`` (its own memory) and ``product``
+(which matrix product it uses). ``diagonal`` says that the tile lies on the diagonal of the matrix of pairs: only its part above the diagonal counts.
+Adding a kernel: a row here, a function in each backend module that has it, and its inputs in
+``tests/kernels/cases.py``.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from types import ModuleType
+from typing import Any, cast
+
+from geomkit.errors import BackendUnavailableError, InvalidInputError
+
+__all__ = ["BACKENDS", "KERNELS", "Backend", "Impl", "choose", "load", "module"]
+
+
+class Backend(StrEnum):
+    """Where the arithmetic runs."""
+
+    REFERENCE = "reference"
+    CPU = "cpu"
+    TORCH = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class Impl:
+    """One implementation of one kernel."""
+
+    target: str
+    """``module:function``, imported only when it is chosen."""
+    dtypes: tuple[str, ...]
+    """Tile and row dtypes accepted; also the grid of the generated tests."""
+    accumulate: str | None = None
+    """Dtype of its running sums, which sets its tolerance; None where that is the dtype of its input."""
+
+
+BACKENDS: dict[Backend, str] = {
+    Backend.REFERENCE: "geomkit.kernels.reference",
+    Backend.CPU: "geomkit.kernels.cpu",
+    Backend.TORCH: "geomkit.kernels.torch_",
+}
+
+_BOTH = ("float32", "float64")
+
+
+def _row(name: str, *, accumulate: str | None = None) -> dict[Backend, Impl]:
+    return {
+        Backend.REFERENCE: Impl(f"{BACKENDS[Backend.REFERENCE]}:{name}", ("float64",), "float64"),
+        Backend.CPU: Impl(f"{BACKENDS[Backend.CPU]}:{name}", _BOTH, accumulate),
+        Backend.TORCH: Impl(f"{BACKENDS[Backend.TORCH]}:{name}", _BOTH, accumulate),
+    }
+
+
+def _sparse(name: str, dense: str, *, accumulate: str | None = None) -> dict[Backend, Impl]:
+    # The reference defines a sparse kernel by its dense twin; torch reads dense blocks instead.
+    return {
+        Backend.REFERENCE: Impl(f"{BACKENDS[Backend.REFERENCE]}:{dense}", ("float64",), "float64"),
+        Backend.CPU: Impl(f"geomkit.kernels.cpu_sparse:{name}", _BOTH, accumulate),
+    }
+
+
+KERNELS: dict[str, dict[Backend, Impl]] = {
+    "unit_rows": _row("unit_rows", accumulate="float64"),
+    "centred_rows": _row("centred_rows", accumulate="float64"),
+    "gram": _row("gram"),
+    "euclidean": _row("euclidean"),
+    "minkowski": _row("minkowski"),
+    "sparse_gram": _sparse("sparse_gram", "gram"),
+    "sparse_euclidean": _sparse("sparse_euclidean", "euclidean"),
+    "sparse_minkowski": _sparse("sparse_minkowski", "minkowski", accumulate="float64"),
+    "tally": _row("tally"),
+    "row_ranges": _row("row_ranges"),
+}
+
+
+def module(backend: Backend) -> ModuleType:
+    """Import a backend's module; never quietly substitute another.
+
+    Raises
+    ------
+    BackendUnavailableError
+        The library behind the backend cannot be imported.
+    """
+    try:
+        return importlib.import_module(BACKENDS[backend])
+    except ImportError as why:
+        msg = f"backend {backend.value!r} needs a library that is missing: {why}; install geomkit[all] or choose another"
+        raise BackendUnavailableError(msg) from why
+
+
+def load(kernel: str, backend: Backend) -> Callable[..., Any]:
+    """Return one implementation of one kernel.
+
+    Raises
+    ------
+    BackendUnavailableError
+        The backend does not have the kernel, or its library cannot be imported.
+    """
+    row = KERNELS[kernel]
+    if backend not in row:
+        msg = f"kernel {kernel!r} has no {backend.value!r} implementation; registered: {[b.value for b in row]}"
+        raise BackendUnavailableError(msg)
+    module(backend)
+    target, function = row[backend].target.split(":")
+    return cast("Callable[..., Any]", getattr(importlib.import_module(target), function))
+
+
+def choose(backend: str, *, on_accelerator: bool) -> Backend:
+    """Resolve a caller's ``backend`` argument.
+
+    ``"auto"`` is torch for data that already lies on an accelerator, where moving it would cost more than any kernel,
+    and the CPU kernels for everything else.
+
+    Raises
+    ------
+    InvalidInputError
+        The name is not a backend, or the CPU was asked to read an accelerator's memory.
+    """
+    if backend == "auto":
+        return Backend.TORCH if on_accelerator else Backend.CPU
+    if backend not in set(Backend):
+        msg = f"backend must be 'auto' or one of {[b.value for b in Backend]}; got {backend!r}"
+        raise InvalidInputError(msg)
+    chosen = Backend(backend)
+    if on_accelerator and chosen is not Backend.TORCH:
+        msg = f"backend {backend!r} cannot read a tensor on an accelerator; use backend='torch' or move x to the CPU"
+        raise InvalidInputError(msg)
+    return chosen

@@ -1,0 +1,281 @@
+"""Rows made ready for products, and what one pass over the rows already tells about all pairs.
+
+Prepared rows are kept whole while they are small and made again, block by block, when they are not, so memory beyond
+the input stays bounded however many rows there are.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.arrays import Matrix, reject_rows
+from geomkit.kernels import Backend, load, module
+
+__all__ = ["Rows", "centred_rows", "pair_cosines_by_row", "squared_distance_moments", "unit_rows"]
+
+RESIDENT_BYTES = 2**28
+"""Prepared rows up to this size are kept; larger ones are made again for every tile."""
+
+BLOCK_ENTRIES = 2**20
+"""Entries of a block of rows in a pass over the rows (8 MiB in float64)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a matrix after one of two preparations.
+
+    ``unit``: each row over its Euclidean norm. ``centred``: the mean taken out and everything divided by a power of
+    two that brings the largest row to a norm of at most 1; sparse rows are scaled but not centred, since that would
+    fill them.
+    """
+
+    matrix: Matrix
+    backend: Backend
+    dtype: str
+    preparation: Literal["unit", "centred"]
+    squares: NDArray[np.float64]
+    """Squared norms of the prepared rows, (n,)."""
+    scale: float = 1.0
+    """What centred rows were divided by."""
+    mean: NDArray[np.float64] | None = None
+    norms: NDArray[np.float64] | None = None
+    """Norms of the rows as given, (n,), for unit rows."""
+    resident: Any = None
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.matrix.n
+
+    @property
+    def sparse(self) -> bool:
+        """Whether blocks are CSR: the CPU kernels read them so, the other backends read dense blocks."""
+        return self.matrix.kind == "sparse" and self.backend is Backend.CPU
+
+    @property
+    def device(self) -> Any:
+        """The torch device that blocks lie on, or None."""
+        return self.matrix.device if self.backend is Backend.TORCH else None
+
+    def block(self, start: int, stop: int) -> Any:
+        """Prepared rows ``start:stop``, in this backend's memory and dtype."""
+        if self.resident is not None:
+            return self.resident[start:stop]
+        return self.make(start, stop, self.dtype)
+
+    def take(self, numbers: NDArray[np.int64]) -> Any:
+        """Prepared rows with these numbers."""
+        if self.resident is not None:
+            return self.resident[numbers]
+        block = module(self.backend).zeros((len(numbers), self.matrix.d), self.dtype, self.device)
+        for at, row in enumerate(numbers):
+            block[at] = self.make(int(row), int(row) + 1, self.dtype)[0]
+        return block
+
+    def make(self, start: int, stop: int, dtype: str) -> Any:
+        """Prepare rows ``start:stop`` in `dtype`, from the matrix as given."""
+        if self.sparse:
+            return self._make_sparse(start, stop, dtype)
+        backend = module(self.backend)
+        x = self.matrix.block(start, stop)
+        x = backend.as_working(x, "float64" if x.dtype.itemsize == 8 else "float32", self.device)
+        if self.backend is Backend.REFERENCE:
+            x = x.astype(np.float64)
+        out = backend.zeros((stop - start, self.matrix.d), dtype, self.device)
+        if self.preparation == "unit":
+            load("unit_rows", self.backend)(x, out)
+        else:
+            load("centred_rows", self.backend)(x, self.mean, self.scale, out)
+        return out
+
+    def _make_sparse(self, start: int, stop: int, dtype: str) -> Any:
+        block = self.matrix.rows(start, stop).astype(np.float64)
+        divisor: Any = self.scale
+        if self.norms is not None:
+            divisor = np.repeat(self.norms[start:stop], np.diff(block.indptr))
+        block.data = (block.data / divisor).astype(dtype)
+        return block
+
+
+def _resident(rows: Rows) -> Any:
+    """All prepared rows at once where they are small enough, else None."""
+    if rows.sparse:
+        # Prepared CSR rows are no larger than the input.
+        return rows.make(0, rows.n, rows.dtype)
+    if rows.n * rows.matrix.d * np.dtype(rows.dtype).itemsize > RESIDENT_BYTES:
+        return None
+    whole = module(rows.backend).zeros((rows.n, rows.matrix.d), rows.dtype, rows.device)
+    for start, stop in rows.matrix.blocks(block_rows(rows.matrix.d)):
+        whole[start:stop] = rows.make(start, stop, rows.dtype)
+    return whole
+
+
+def block_rows(d: int) -> int:
+    """Rows of a block in a pass over the rows."""
+    return max(1, BLOCK_ENTRIES // d)
+
+
+def _norms(matrix: Matrix, backend: Backend) -> NDArray[np.float64]:
+    """Euclidean norm of each row in float64, NaN where a row is not finite."""
+    if matrix.kind == "sparse":
+        return _sparse_norms(matrix)
+    probe = Rows(matrix, backend, "float64", "unit", np.empty(0))
+    kernel, memory = load("unit_rows", backend), module(backend)
+    norms = np.empty(matrix.n)
+    for start, stop in matrix.blocks(block_rows(matrix.d)):
+        x = matrix.block(start, stop)
+        x = memory.as_working(x, "float64" if x.dtype.itemsize == 8 else "float32", probe.device)
+        if backend is Backend.REFERENCE:
+            x = x.astype(np.float64)
+        norms[start:stop] = memory.to_numpy(kernel(x, memory.zeros(tuple(x.shape), "float64", probe.device)))
+    return norms
+
+
+def _sparse_norms(matrix: Matrix) -> NDArray[np.float64]:
+    block = matrix.rows(0, matrix.n)
+    data = block.data.astype(np.float64)
+    row_of = np.repeat(np.arange(matrix.n), np.diff(block.indptr))
+    largest = np.zeros(matrix.n)
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(largest, row_of, np.abs(data))
+        scale = np.exp2(np.frexp(np.where(np.isfinite(largest) & (largest > 0), largest, 1.0))[1].astype(float) - 1)
+        squares = np.bincount(row_of, weights=(data / scale[row_of]) ** 2, minlength=matrix.n)
+    return np.where(np.isfinite(largest), np.sqrt(squares) * scale, np.nan)
+
+
+def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
+    """Rows over their norms; rows without a direction are refused or dropped.
+
+    Raises
+    ------
+    InvalidInputError
+        Rows are not finite or zero, and ``on_invalid="raise"``; or fewer than two rows are left.
+    """
+    norms = _norms(matrix, backend)
+    unknown, zero = np.isnan(norms), norms == 0
+    if on_invalid == "raise":
+        reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
+        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
+    kept = reject_rows(matrix, unknown | zero, "are not finite or zero", on_invalid, 2)
+    norms = norms[~(unknown | zero)]
+    rows = Rows(kept, backend, dtype, "unit", np.ones(kept.n), norms=norms)
+    return _with_resident(rows)
+
+
+def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
+    """Rows less their mean, scaled by a power of two to norms of at most 1.
+
+    The mean is taken relative to the first row, so that identical rows become exactly zero and a far-away origin costs
+    no digits.
+
+    Raises
+    ------
+    InvalidInputError
+        Rows are not finite, and ``on_invalid="raise"``; or fewer than two rows are left; or the rows are further apart
+        than float64 can say.
+    """
+    norms = _norms(matrix, backend)
+    unknown = np.isnan(norms)
+    kept = reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
+    scale = _power_of_two(float(norms[~unknown].max()))
+    if matrix.kind == "sparse":
+        squares = (norms[~unknown] / scale) ** 2
+        return _with_resident(Rows(kept, backend, dtype, "centred", squares, scale, np.zeros(kept.d)))
+    first = np.asarray(module(backend).to_numpy(kept.block(0, 1)) if kept.on_accelerator else kept.block(0, 1))[0]
+    origin = first.astype(np.float64)
+    shifted = Rows(kept, backend, "float64", "centred", np.empty(0), scale, origin)
+    total = np.zeros(kept.d)
+    for start, stop in kept.blocks(block_rows(kept.d)):
+        total += module(backend).to_numpy(shifted.make(start, stop, "float64").sum(0))
+    mean = origin + total / kept.n * scale
+    centred = Rows(kept, backend, "float64", "centred", np.empty(0), scale, mean)
+    squares = np.empty(kept.n)
+    for start, stop in kept.blocks(block_rows(kept.d)):
+        block = centred.make(start, stop, "float64")
+        squares[start:stop] = module(backend).to_numpy((block * block).sum(1))
+    reject_rows(kept, ~np.isfinite(squares), "lie further from the mean than float64 can say", "raise", 2)
+    further = _power_of_two(math.sqrt(float(squares.max())))
+    return _with_resident(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean))
+
+
+def _power_of_two(value: float) -> float:
+    """Least power of two at or above a norm; 1 for a norm of 0."""
+    return math.ldexp(1.0, math.frexp(value)[1]) if value > 0 else 1.0
+
+
+def _with_resident(rows: Rows) -> Rows:
+    return replace(rows, resident=_resident(rows))
+
+
+def pair_cosines_by_row(rows: Rows) -> tuple[float, NDArray[np.float64]]:
+    """Mean cosine over all distinct pairs, and each row's mean cosine with the others, in one pass each.
+
+    Returns
+    -------
+    mean : float
+        (|s|² - n) / (n (n - 1)) with s the sum of the unit rows, in float64 throughout.
+    by_row : (n,) float64
+        (x̂_i · s - 1) / (n - 1).
+    """
+    n, memory = rows.n, module(rows.backend)
+    size = block_rows(rows.matrix.d)
+    total: Any = 0.0
+    for start, stop in rows.matrix.blocks(size):
+        total = total + rows.make(start, stop, "float64").sum(0)
+    by_row = np.empty(n)
+    for start, stop in rows.matrix.blocks(size):
+        by_row[start:stop] = memory.to_numpy(rows.make(start, stop, "float64") @ total)
+    squared = float((total * total).sum())
+    return (squared - n) / (n * (n - 1)), (by_row - 1) / (n - 1)
+
+
+def squared_distance_moments(rows: Rows) -> tuple[float, float]:
+    """Mean and variance of the squared Euclidean distance over all distinct pairs, without the pairs.
+
+    Computed from S1 = Σ a_i, S2 = Σ a_i², t = Σ y_i, v = Σ a_i y_i and M = Σ y_i y_iᵀ (a_i = |y_i|²) in one float64
+    pass, or from the smaller of YᵀY and YYᵀ, whose Frobenius norms agree. O(n d min(n, d)).
+
+    Returns
+    -------
+    mean, variance : float
+        In the units of the data, squared and to the fourth power.
+    """
+    n, d = rows.n, rows.matrix.d
+    memory = module(rows.backend)
+    size = block_rows(d)
+    s1 = s2 = frobenius = 0.0
+    t: Any = 0.0
+    v: Any = 0.0
+    second: Any = 0.0
+    by_columns = d <= n and not rows.sparse
+    for start, stop in rows.matrix.blocks(size):
+        y = rows.make(start, stop, "float64")
+        a = memory.to_numpy((y * y).sum(1)).astype(np.float64)
+        s1, s2 = s1 + float(a.sum()), s2 + float((a * a).sum())
+        weights = memory.as_working(a, "float64", rows.device)
+        t, v = t + y.sum(0), v + y.T @ weights
+        if by_columns:
+            second = second + y.T @ y
+        else:
+            frobenius += _squared_products(rows, y, size)
+    if by_columns:
+        frobenius = float((second * second).sum())
+    pairs = n * (n - 1)
+    total = 2 * n * s1 - 2 * float((t * t).sum())
+    fourth = 2 * n * s2 + 2 * s1 * s1 + 4 * frobenius - 8 * float((v * t).sum())
+    mean = total / pairs
+    variance = max(fourth / pairs - mean * mean, 0.0)
+    return mean * rows.scale**2, variance * rows.scale**4
+
+
+def _squared_products(rows: Rows, y: Any, size: int) -> float:
+    """Sum of the squared inner products of a block with all rows."""
+    if rows.sparse:
+        product = y @ rows.make(0, rows.n, "float64").T
+        return float(np.square(product.data).sum())
+    return sum(
+        float(((y @ rows.make(start, stop, "float64").T) ** 2).sum()) for start, stop in rows.matrix.blocks(size)
+    )
