@@ -1,0 +1,267 @@
+"""Cosine similarity: the matrix, and its distribution over all distinct pairs."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geomkit.arrays import Matrix, as_matrix, check_choice, check_same_width
+from geomkit.errors import InvalidInputError
+from geomkit.kernels import Backend, choose, load, module
+from geomkit.pairs import Tally, Tiles, sweep
+from geomkit.rows import Rows, pair_cosines_by_row, unit_rows
+from geomkit.stats.distribution import Distribution
+
+__all__ = ["PRECISIONS", "CosineStats", "cosine_bound", "cosine_similarity", "cosine_stats"]
+
+PRECISIONS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class CosineStats:
+    """The distribution of cosine similarity over all n(n-1)/2 distinct pairs of rows. Everything is dimensionless."""
+
+    n: int
+    """Rows measured."""
+    d: int
+    """Coordinates of a row."""
+    n_pairs: int
+    """Distinct pairs: n(n-1)/2."""
+    mean: float
+    """In [-1, 1], from the closed form in float64."""
+    mean_se: float
+    """Standard error of the mean over rows, not pairs, which share rows; NaN for n = 2."""
+    std: float
+    """In [0, 1]; over all pairs."""
+    skewness: float
+    """NaN where all cosines are equal."""
+    kurtosis: float
+    """Excess: 0 for a normal distribution. NaN where all cosines are equal."""
+    min: float
+    max: float
+    error_bound: float
+    """Proven bound on the absolute error of any single cosine at this precision on this data."""
+    backend: str
+    """The backend that ran."""
+    precision: str
+    """The precision that the products ran in."""
+    product: str
+    """The library whose matrix product ran."""
+    n_dropped: int
+    """Rows left out by ``on_invalid="drop"``."""
+    distribution: Distribution = field(repr=False)
+
+    def quantile(self, q: ArrayLike) -> Any:
+        """Cosine at or below which a share `q` of the pairs lies.
+
+        Within `error_bound` plus the rounding of the counter, ``2**-8 |value - mean|``; 0 and 1 give `min` and `max`.
+        See `Distribution.quantile`.
+        """
+        return self.distribution.quantile(q)
+
+    def histogram(
+        self, bins: int = 100, range: tuple[float, float] = (-1.0, 1.0)  # noqa: A002
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Pairs per bin of equal width, and the bins' edges. No pair inside [-1, 1] is lost to rounding.
+
+        Counters that straddle an edge are divided in proportion, so counts need not be whole.
+        """
+        return self.distribution.histogram(bins, range)
+
+    def fraction_within(self, eps: float) -> float:
+        """Share of pairs with ``|cosine| <= eps``; a counter that straddles an end is divided in proportion."""
+        if not (isinstance(eps, (int, float, np.floating)) and eps >= 0):
+            msg = f"eps must be a number of at least 0; got {eps!r}"
+            raise InvalidInputError(msg)
+        if eps >= max(abs(self.min), abs(self.max)):
+            return 1.0
+        upto = self.distribution.cumulative(np.array([eps, np.nextafter(-eps, -1.0)]))
+        return float(upto[0] - upto[1]) / self.n_pairs
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean |cosine|, from the counts."""
+        return self.distribution.mean_abs
+
+    @property
+    def rms(self) -> float:
+        """Root mean square cosine."""
+        return math.hypot(self.mean, self.std)
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """Every scalar field by name."""
+        names = [name for name in self.__dataclass_fields__ if name != "distribution"]
+        return {name: getattr(self, name) for name in names}
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<12} {value}" for name, value in self.to_dict().items())
+
+
+def cosine_stats(
+    x: Any,
+    *,
+    backend: str = "auto",
+    precision: str = "float32",
+    on_invalid: str = "raise",
+    threads: int | None = None,
+) -> CosineStats:
+    """Distribution of cosine similarity over all distinct pairs of rows.
+
+    Parameters
+    ----------
+    x : array_like (n, d)
+        float16, bfloat16, float32, float64 or integers; dense or scipy sparse. n >= 2, finite, no zero row. Read where
+        it lies, block by block.
+    backend : {"auto", "cpu", "torch", "reference"}
+        ``"auto"`` is torch for a tensor on an accelerator and the CPU kernels otherwise.
+    precision : {"float32", "float64"}
+        Of the products. ``"reference"`` always computes, and says that it computed, in float64.
+    on_invalid : {"raise", "drop"}
+        What to do with rows that are not finite or zero.
+    threads : int, optional
+        Worker threads of the CPU backend; all processors of this process unless given.
+
+    Returns
+    -------
+    CosineStats
+
+    Raises
+    ------
+    InvalidInputError
+        `x` cannot be measured, or an argument is not one of its choices.
+    BackendUnavailableError
+        The library behind the backend is missing.
+
+    Notes
+    -----
+    O(n² d) time. Beyond the input: the unit rows up to 256 MiB, and a few MiB a thread.
+    """
+    check_choice(precision, "precision", PRECISIONS)
+    check_threads(threads)
+    matrix = as_matrix(x)
+    which = choose(backend, on_accelerator=matrix.on_accelerator)
+    ran = "float64" if which is Backend.REFERENCE else precision
+    return stats_of(unit_rows(matrix, which, ran, on_invalid), threads=threads)
+
+
+def stats_of(rows: Rows, *, threads: int | None = None, size: int | None = None) -> CosineStats:
+    """Statistics of rows that are prepared already; `size` sets the tile."""
+    matrix, n = rows.matrix, rows.n
+    mean, by_row = pair_cosines_by_row(rows)
+    tiles = Tiles(rows, "gram")
+    product = module(rows.backend).product(rows.dtype, tiles.operations)
+    tally = Tally(rows.backend, mean, rows.device)
+    sweep(tiles, [tally], threads=threads, size=size)
+    found = Distribution.of(tally).within(-1.0, 1.0)
+    return CosineStats(
+        n=n,
+        d=matrix.d,
+        n_pairs=n * (n - 1) // 2,
+        mean=min(max(mean, -1.0), 1.0),
+        mean_se=2 * float(np.std(by_row, ddof=1)) / math.sqrt(n) if n > 2 else math.nan,
+        std=found.std,
+        skewness=found.skewness,
+        kurtosis=found.kurtosis,
+        min=found.minimum,
+        max=found.maximum,
+        error_bound=cosine_bound(matrix.longest_row, rows.dtype),
+        backend=rows.backend.value,
+        precision=rows.dtype,
+        product="numba" if rows.sparse else product,
+        n_dropped=matrix.n_dropped,
+        distribution=found,
+    )
+
+
+def cosine_bound(length: int, dtype: str) -> float:
+    """Bound on the absolute error of a cosine computed as the product of two rounded unit rows.
+
+    A unit row is computed in float64 and rounded once: relative error at most ``u + (length/2 + 4) u64`` with u the
+    unit roundoff of `dtype`, plus half of the smallest subnormal an entry. The product of two such rows, summed in any
+    order, adds at most ``gamma = length u / (1 - length u)`` times the product of their norms (Higham 2002, 3.1).
+    """
+    kind = np.finfo(dtype)
+    u, wide = float(kind.eps) / 2, 2.0**-53
+    row = u + (length / 2 + 4) * wide + math.sqrt(length) * float(kind.smallest_subnormal)
+    gamma = length * u / (1 - length * u)
+    return 2 * row + row * row + gamma * (1 + row) ** 2
+
+
+def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision: str = "float32") -> Any:
+    """Cosine similarity of every row of `x` with every row of `y` (or of `x` itself), as a matrix.
+
+    Parameters
+    ----------
+    x, y : array_like (n, d), (m, d)
+        As for `cosine_stats`, from one row upward.
+    backend, precision
+        As for `cosine_stats`.
+
+    Returns
+    -------
+    (n, m) array
+        In `precision`: a torch tensor on the device of `x` where `x` is a tensor, else a NumPy array. Entries are
+        projected onto [-1, 1], where every cosine lies, which can only bring a rounded value nearer to the truth.
+
+    Raises
+    ------
+    InvalidInputError
+        An input cannot be measured, has a row without direction, or the widths differ.
+    BackendUnavailableError
+        The library behind the backend is missing.
+
+    Notes
+    -----
+    O(n m d) time and O(n m) memory: for statistics of many rows use `cosine_stats`, which never holds the matrix.
+    """
+    check_choice(precision, "precision", PRECISIONS)
+    left = as_matrix(x, min_rows=1)
+    right = left if y is None else as_matrix(y, name="y", min_rows=1)
+    check_same_width(left, right)
+    which = choose(backend, on_accelerator=left.on_accelerator or right.on_accelerator)
+    if which is Backend.TORCH and left.device != right.device and left.kind == right.kind == "torch":
+        msg = f"x and y must be on one device; got {left.device} and {right.device}"
+        raise InvalidInputError(msg)
+    dtype = "float64" if which is Backend.REFERENCE else precision
+    a = unit_rows(left, which, dtype, "raise")
+    b = a if y is None else unit_rows(right, which, dtype, "raise")
+    return _as_given(left, _matrix(a, b))
+
+
+def _matrix(a: Rows, b: Rows) -> Any:
+    memory = module(a.backend)
+    memory.product(a.dtype, 2.0 * a.n * b.n * a.matrix.longest_row)
+    kernel = load("sparse_gram" if a.sparse and b.sparse else "gram", a.backend)
+    out = memory.zeros((a.n, b.n), a.dtype, a.device)
+    step = max(1, 2**26 // max(a.matrix.d, b.matrix.d))
+    for i in range(0, a.n, step):
+        left = _dense(a, i, min(i + step, a.n), keep=b.sparse)
+        for j in range(0, b.n, step):
+            part = out[i : i + step, j : j + step]
+            kernel(left, _dense(b, j, min(j + step, b.n), keep=a.sparse), part)
+    return out.clip(-1, 1)
+
+
+def _dense(rows: Rows, start: int, stop: int, *, keep: bool) -> Any:
+    """A block of rows, CSR only where both sides are."""
+    block = rows.block(start, stop)
+    return block.toarray() if rows.sparse and not keep else block
+
+
+def _as_given(matrix: Matrix, out: Any) -> Any:
+    """NumPy in, NumPy out; torch in, torch out."""
+    is_array = isinstance(out, np.ndarray)
+    if matrix.kind == "torch" and is_array:
+        import torch
+
+        return torch.from_numpy(out)
+    return out if is_array or matrix.kind == "torch" else out.numpy()
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a thread count that is not a whole number of at least 1."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        msg = f"threads must be a whole number of at least 1, or None; got {threads!r}"
+        raise InvalidInputError(msg)

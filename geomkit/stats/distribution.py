@@ -1,0 +1,174 @@
+"""The distribution of a value over all pairs, read from the counts of a sweep."""
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geomkit.errors import InvalidInputError
+from geomkit.pairs import Tally
+
+__all__ = ["Distribution"]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Counts of the bfloat16 values of ``value - centre`` over all pairs, beside exact moments and extremes.
+
+    A bfloat16 has 8 significant bits, so a value is known from its counter to within ``2**-8 |value - centre|``;
+    values within a counter are taken to be spread evenly over it.
+    """
+
+    counts: NDArray[np.int64] = field(repr=False)
+    """(65536,), by bit pattern."""
+    centre: float
+    minimum: float
+    maximum: float
+    moments: tuple[float, float, float, float]
+    """Means of the first four powers of ``value - centre``."""
+
+    @classmethod
+    def of(cls, tally: Tally) -> "Distribution":
+        """Read a finished tally."""
+        counts = tally.counts
+        n = int(counts.sum())
+        m1, m2, m3, m4 = (float(total) / n for total in tally.power_sums)
+        return cls(counts, tally.centre, *tally.extremes, (m1, m2, m3, m4))
+
+    def within(self, low: float, high: float) -> "Distribution":
+        """Project the extremes onto an interval in which every true value lies."""
+        return replace(self, minimum=min(max(self.minimum, low), high), maximum=min(max(self.maximum, low), high))
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> float:
+        """Mean over all pairs, from the sweep."""
+        return self.centre + self.moments[0]
+
+    @property
+    def variance(self) -> float:
+        """Variance over all pairs (divided by their number)."""
+        return max(self.moments[1] - self.moments[0] ** 2, 0.0)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over all pairs."""
+        return math.sqrt(self.variance)
+
+    @property
+    def skewness(self) -> float:
+        """Third standardised moment; NaN where all values are equal."""
+        m1, m2, m3, _ = self.moments
+        third = m3 - 3 * m1 * m2 + 2 * m1**3
+        return third / self.variance**1.5 if self.variance > 0 else math.nan
+
+    @property
+    def kurtosis(self) -> float:
+        """Fourth standardised moment less 3; NaN where all values are equal."""
+        m1, m2, m3, m4 = self.moments
+        fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+        return fourth / self.variance**2 - 3 if self.variance > 0 else math.nan
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean magnitude, values being spread evenly over their counters."""
+        low, high, counts = self._occupied
+        width = np.where(high > low, high - low, 1.0)
+        both = (low < 0) & (high > 0)
+        magnitude = np.where(both, (low * low + high * high) / (2 * width), np.abs(low + high) / 2)
+        return float((magnitude * counts).sum()) / self.n
+
+    @cached_property
+    def _occupied(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Lower edges, upper edges and counts of the occupied counters, in ascending order of value."""
+        patterns = np.flatnonzero(self.counts)
+        signed = np.where(patterns & 0x8000, -(patterns & 0x7FFF), patterns & 0x7FFF)
+        order = np.argsort(signed, kind="stable")
+        patterns, signed = patterns[order], np.abs(signed[order])
+        sign = np.where(patterns & 0x8000, -1.0, 1.0)
+        # Rounding to nearest: a counter reaches half-way to its neighbours in magnitude; zero's reaches both ways.
+        inner = np.where(signed > 0, _midpoint(np.maximum(signed, 1) - 1), 0.0)
+        outer = _midpoint(signed)
+        inner = np.where(signed == 0, -outer, inner)
+        low = np.where(signed == 0, -outer, np.minimum(sign * inner, sign * outer))
+        high = np.where(signed == 0, outer, np.maximum(sign * inner, sign * outer))
+        # Values lie between the extremes, which are known exactly.
+        low = np.clip(self.centre + low, self.minimum, self.maximum)
+        high = np.clip(self.centre + high, self.minimum, self.maximum)
+        return low, high, self.counts[patterns]
+
+    def cumulative(self, value: ArrayLike) -> NDArray[np.float64]:
+        """Number of pairs at or below each value; within a counter, in proportion."""
+        low, high, counts = self._occupied
+        at = np.asarray(value, np.float64)
+        width = high - low
+        inside = np.clip((at[..., None] - low) / np.where(width > 0, width, 1.0), 0.0, 1.0)
+        inside = np.where(width > 0, inside, (at[..., None] >= low).astype(np.float64))
+        return np.asarray((inside * counts).sum(axis=-1))
+
+    def quantile(self, q: ArrayLike) -> Any:
+        """Value at or below which a share `q` of the pairs lies.
+
+        Parameters
+        ----------
+        q : float or array_like
+            In [0, 1]. 0 gives the minimum and 1 the maximum, exactly.
+
+        Returns
+        -------
+        float or ndarray
+            Within the error bound plus ``2**-8 |value - centre|`` of the exact quantile.
+
+        Raises
+        ------
+        InvalidInputError
+            A share lies outside [0, 1].
+        """
+        share = np.asarray(q, np.float64)
+        if not np.all((share >= 0) & (share <= 1)):
+            msg = f"q must lie in [0, 1]; got {q!r}"
+            raise InvalidInputError(msg)
+        low, high, counts = self._occupied
+        until = np.cumsum(counts)
+        # Ranks count from 0 to n - 1, as in NumPy's quantile; the k values of a counter sit evenly inside it.
+        rank = share * (self.n - 1)
+        at = np.minimum(np.searchsorted(until, rank, side="right"), len(until) - 1)
+        inside = (rank - (until[at] - counts[at]) + 0.5) / counts[at]
+        value = low[at] + np.clip(inside, 0.0, 1.0) * (high[at] - low[at])
+        value = np.where(share == 0, self.minimum, np.where(share == 1, self.maximum, value))
+        return float(value) if value.ndim == 0 else value
+
+    def histogram(self, bins: int, limits: tuple[float, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Pairs per bin: counters that straddle an edge are divided in proportion.
+
+        Returns
+        -------
+        counts : (bins,) float64
+            Sums to the number of pairs inside the limits.
+        edges : (bins + 1,) float64
+        """
+        low, high = limits
+        if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 1:
+            msg = f"bins must be a whole number of at least 1; got {bins!r}"
+            raise InvalidInputError(msg)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            msg = f"range must be two finite numbers in ascending order; got {limits!r}"
+            raise InvalidInputError(msg)
+        edges = np.linspace(low, high, bins + 1)
+        # A bin has its lower edge and not its upper one, except for the last, which has both.
+        below = self.cumulative(np.nextafter(edges, -np.inf))
+        below[-1] = self.cumulative(edges[-1])
+        return np.diff(below), edges
+
+
+def _midpoint(pattern: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Half-way between the bfloat16 of this bit pattern and the next one away from zero."""
+    bits = (pattern.astype(np.uint32) << np.uint32(16)) | np.uint32(0x8000)
+    return bits.view(np.float32).astype(np.float64)

@@ -1,0 +1,142 @@
+"""How nearly orthogonal the rows are to each other, beside directions uniform on the sphere."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geomkit import nulls
+from geomkit.errors import InvalidInputError
+from geomkit.stats.cosine import CosineStats, cosine_stats
+
+__all__ = ["Null", "Orthogonality", "orthogonality", "orthogonality_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """What random vectors of the same n and d would give for one statistic."""
+
+    mean: float
+    sd: float
+    z: float
+    """(value - mean) / sd; NaN where the null has no spread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orthogonality:
+    """Summary of |cosine| over all distinct pairs of rows. Everything is dimensionless."""
+
+    n: int
+    d: int
+    eps: float
+    coherence: float
+    """Largest |cosine|, in [0, 1]."""
+    welch_bound: float
+    """Least coherence that any n vectors in R^d can have: √((n-d)/(d(n-1))) for n > d, else 0 (Welch 1974)."""
+    mean_abs: float
+    """Mean |cosine|."""
+    rms: float
+    """Root mean square cosine."""
+    fraction_within: float
+    """Share of pairs with ``|cosine| <= eps``."""
+    mean: float
+    """Mean cosine."""
+    nulls: dict[str, Null]
+    """For each of `coherence`, `mean_abs`, `rms`, `fraction_within` and `mean`: what directions uniform on the sphere
+    would give."""
+    error_bound: float
+    """Proven bound on the error of any single cosine."""
+    backend: str
+    precision: str
+    n_dropped: int
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """Every scalar by name, the nulls as ``<statistic>_null_mean``, ``_null_sd`` and ``_z``."""
+        flat = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "nulls"}
+        for name, null in self.nulls.items():
+            flat |= {f"{name}_null_mean": null.mean, f"{name}_null_sd": null.sd, f"{name}_z": null.z}
+        return flat
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<26} {value}" for name, value in self.to_dict().items())
+
+
+def orthogonality(
+    x: Any,
+    *,
+    eps: float = 0.1,
+    backend: str = "auto",
+    precision: str = "float32",
+    on_invalid: str = "raise",
+    threads: int | None = None,
+) -> Orthogonality:
+    """How nearly orthogonal the rows are, each figure beside what the uniform sphere would give.
+
+    Parameters
+    ----------
+    x, backend, precision, on_invalid, threads
+        As for `cosine_stats`.
+    eps : float
+        Pairs with ``|cosine| <= eps`` count as nearly orthogonal; in [0, 1].
+
+    Returns
+    -------
+    Orthogonality
+
+    Raises
+    ------
+    InvalidInputError
+        As for `cosine_stats`, or `eps` is not in [0, 1].
+    BackendUnavailableError
+        The library behind the backend is missing.
+
+    Notes
+    -----
+    One sweep, as for `cosine_stats`. On the sphere any two pairs are independent, so that the null variances are exact.
+    """
+    check_eps(eps)
+    found = cosine_stats(x, backend=backend, precision=precision, on_invalid=on_invalid, threads=threads)
+    return orthogonality_of(found, eps)
+
+
+def check_eps(eps: float) -> None:
+    """Refuse what is not a number in [0, 1]."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.integer, np.floating)) or not 0 <= eps <= 1:
+        msg = f"eps must be a number in [0, 1]; got {eps!r}"
+        raise InvalidInputError(msg)
+
+
+def orthogonality_of(found: CosineStats, eps: float) -> Orthogonality:
+    """Read orthogonality from a cosine distribution that is there already."""
+    n, d = found.n, found.d
+    sphere = nulls.sphere(d)
+    largest = sphere.coherence(n)
+    values = {
+        "coherence": max(abs(found.min), abs(found.max)),
+        "mean_abs": found.mean_abs,
+        "rms": found.rms,
+        "fraction_within": found.fraction_within(eps),
+        "mean": found.mean,
+    }
+    expected = {
+        "coherence": (largest.mean, largest.std),
+        "mean_abs": (sphere.mean_abs, sphere.mean_abs_sd(n)),
+        # The root of a mean square, to first order.
+        "rms": (sphere.std, sphere.mean_square_sd(n) / (2 * sphere.std)),
+        "fraction_within": (sphere.fraction_within(eps), sphere.fraction_within_sd(eps, n)),
+        "mean": (0.0, sphere.mean_sd(n)),
+    }
+    beside = {name: Null(*expected[name], nulls.z(value, *expected[name])) for name, value in values.items()}
+    return Orthogonality(
+        n=n,
+        d=d,
+        eps=float(eps),
+        welch_bound=math.sqrt((n - d) / (d * (n - 1))) if n > d else 0.0,
+        nulls=beside,
+        error_bound=found.error_bound,
+        backend=found.backend,
+        precision=found.precision,
+        n_dropped=found.n_dropped,
+        **values,
+    )
