@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 results: $(VENV)/.installed
 	$(BIN)/python -m geomkit sources fetch
-	$(BIN)/python -m bench
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest

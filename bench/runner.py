@@ -1,0 +1,164 @@
+"""Runs a study once for each state of code and settings, and writes down what made its files."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_VERSIONS = ("numpy", "scipy", "numba", "torch", "scikit-learn", "gensim", "transformers", "pandas", "matplotlib")
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A question, and the function that answers it with files."""
+
+    name: str
+    about: str
+    run: Callable[["Context"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a study is run with, and where it leaves its files."""
+
+    study: str
+    out: Path
+    quick: bool
+    everything: bool
+    """Attempt optional sources that are not cached."""
+    seed: int
+    files: list[Path]
+    """What has been written so far."""
+
+    def say(self, message: str) -> None:
+        """Tell the person at the terminal."""
+        print(f"{self.study}: {message}", file=sys.stderr, flush=True)
+
+    def table(self, name: str, frame: "pd.DataFrame") -> None:
+        """Write a table as CSV, floats to seven significant digits."""
+        with self._file(name) as path:
+            frame.to_csv(path, index=False, float_format="%.7g", lineterminator="\n")
+
+    def text(self, name: str, text: str) -> None:
+        """Write a text file."""
+        with self._file(name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def figure(self, name: str, figure: "Figure") -> None:
+        """Write a figure as SVG and PNG."""
+        for suffix in ("svg", "png"):
+            with self._file(f"{name}.{suffix}") as path:
+                figure.savefig(path, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+
+    @contextmanager
+    def _file(self, name: str) -> Iterator[Path]:
+        """Give a temporary name beside the final one, and rename it when it is complete."""
+        final = self.out / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+        try:
+            yield temporary
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.files.append(final)
+
+
+def run(study: Study, context: Context, *, force: bool = False) -> bool:
+    """Run a study unless its files are those that this code and these settings would write.
+
+    Returns
+    -------
+    bool
+        Whether it ran.
+    """
+    stamp = context.out / ".stamps" / f"{study.name}.json"
+    key = _key(context)
+    if not force and _is_current(stamp, key, context.out):
+        context.say("up to date")
+        return False
+    context.say(study.about)
+    start = time.perf_counter()
+    study.run(context)
+    seconds = time.perf_counter() - start
+    context.text(f"{study.name}.provenance.json", json.dumps(_provenance(context, seconds), indent=2) + "\n")
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    files = {str(path.relative_to(context.out)): _sha256(path) for path in context.files}
+    part = stamp.with_suffix(".part")
+    part.write_text(json.dumps({"key": key, "files": files}, indent=2))
+    part.replace(stamp)
+    context.say(f"{len(files)} files in {seconds:.0f} s")
+    return True
+
+
+def _is_current(stamp: Path, key: str, out: Path) -> bool:
+    try:
+        known = json.loads(stamp.read_text())
+        files = known["files"].items()
+        return known["key"] == key and all(_sha256(out / name) == digest for name, digest in files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _key(context: Context) -> str:
+    """Everything that the files depend on: code, pins, settings, and which optional data is here."""
+    from geomkit.sources.catalogue import PACKAGES
+    from geomkit.sources.fetch import is_cached
+
+    digest = hashlib.sha256()
+    code = [path for folder in ("geomkit", "bench") for path in sorted((ROOT / folder).rglob("*.py"))]
+    styles = sorted((ROOT / "geomkit").rglob("*.mplstyle"))
+    for path in [*code, *styles, ROOT / "constraints.txt"]:
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    here = sorted(name for name, package in PACKAGES.items() if not package.core and is_cached(package))
+    settings = (context.study, context.quick, context.everything, context.seed, here, platform.python_version())
+    digest.update(repr(settings).encode())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _provenance(context: Context, seconds: float) -> dict[str, Any]:
+    from geomkit import __version__
+
+    options = [name for name, on in (("--quick", context.quick), ("--all", context.everything)) if on]
+    versions = {"geomkit": __version__, "python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in _VERSIONS}
+    return {
+        "command": " ".join(["python -m bench", context.study, *options, f"--seed {context.seed}"]),
+        "seconds": round(seconds, 1),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": versions,
+        "files": sorted(str(path.relative_to(context.out)) for path in context.files),
+    }
+
+
+def processor() -> dict[str, Any]:
+    """Model and vector extensions of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    flags = set(fields.get("flags", "").split())
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    return {"model": fields.get("model name", platform.processor()), "extensions": [f for f in known if f in flags]}

@@ -1,0 +1,1 @@
+"""Figures and reports over results that are there already; nothing here measures."""

@@ -1,0 +1,202 @@
+"""Figures of the study `geometry`: drawn from its tables alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["FAMILIES", "concentration", "cosine_distribution", "layers", "orthogonality"]
+
+STYLE = Path(__file__).with_name("geomkit.mplstyle")
+
+FAMILIES = {
+    "random": ("Random: sphere, Gaussian, cube", "#7f7f7f", "o"),
+    "tfidf": ("TF-IDF", "#E69F00", "s"),
+    "word2vec": ("Word2Vec and GloVe", "#009E73", "^"),
+    "llm": ("Language models", "#0072B2", "D"),
+}
+"""How each family is named, coloured and marked, in every figure."""
+
+_LAYERS = r"-layer(\d+)-"
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    import matplotlib as mpl
+    from matplotlib import style
+
+    mpl.use("agg")
+    with style.context(STYLE):
+        yield
+
+
+def cosine_distribution(shapes: "pd.DataFrame") -> "Figure":
+    """Density of the cosine over all pairs, a panel a family, beside the uniform sphere of the same dimensions.
+
+    Parameters
+    ----------
+    shapes : DataFrame
+        Columns source, family, d, left, density, null_density.
+    """
+    with _styled():
+        import matplotlib.pyplot as plt
+
+        figure, panels = plt.subplots(2, 2, figsize=(11, 7.4), sharex=True)
+        for axes, (family, (title, _, _)) in zip(panels.flat, FAMILIES.items(), strict=True):
+            mine = shapes[shapes.family == family]
+            for at, (source, rows) in enumerate(mine.groupby("source", sort=False)):
+                centre = rows.left + (rows.left.iloc[1] - rows.left.iloc[0]) / 2
+                colour = f"C{at % 8}"
+                axes.plot(centre, rows.density, color=colour, label=_short(str(source)))
+                axes.plot(centre, rows.null_density, color=colour, linestyle=":", linewidth=1.1)
+            axes.set(title=title, yscale="log", ylim=(0.01, 200), xlim=(-1, 1))
+            axes.legend(loc="upper left")
+        for axes in panels[:, 0]:
+            axes.set_ylabel("density of pairs (log scale)")
+        for axes in panels[1]:
+            axes.set_xlabel("cosine similarity of a pair")
+        dotted = figure.axes[0].plot([], [], color="0.4", linestyle=":", linewidth=1.1)
+        figure.legend(
+            dotted, ["dotted: directions uniform on the sphere of the same dimension"], loc="outside lower center"
+        )
+        figure.suptitle(
+            "Real embeddings do not fill the sphere: their cosines are wider, shifted, or both", x=0.01, ha="left"
+        )
+        return figure
+
+
+def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
+    """Share of nearly orthogonal pairs against dimension, beside the closed form for the sphere.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Tidy rows of the study.
+    eps : float
+        Pairs with |cosine| up to this are nearly orthogonal.
+    n : int
+        Rows of a source; only sources of this size are drawn.
+    """
+    with _styled():
+        import matplotlib.pyplot as plt
+
+        found = table[(table.metric == "cosine") & (table.statistic == "fraction_within") & (table.n == n)]
+        curve = found.drop_duplicates("d").sort_values("d")
+        figure, axes = plt.subplots(figsize=(10, 5.6))
+        axes.axvspan(512, 1024, color="0.93", zorder=0)
+        axes.text(724, 1.045, "512 to 1024", ha="center", fontsize=8.5, color="0.35")
+        axes.plot(curve.d, curve.null_mean, color="0.35", label="uniform sphere, closed form")
+        for family, (title, colour, marker) in FAMILIES.items():
+            mine = found[found.family == family]
+            axes.scatter(mine.d, mine.value, s=26, color=colour, marker=marker, label=title, alpha=0.8, zorder=3)
+        _annotate(axes, found)
+        axes.set(xscale="log", xlabel="dimension", ylim=(-0.03, 1.08))
+        axes.set_ylabel(f"share of pairs with |cosine| ≤ {eps:g}")
+        axes.legend(loc="center right")
+        axes.set_title("Random vectors are nearly orthogonal in 512 to 1024 dimensions; language-model vectors are not")
+        return figure
+
+
+_NAMED = (
+    "tfidf-documents-30925", "tfidf-terms-11293", "googlenews-300", "glove-50", "minilm-384", "use-512",
+    "smollm2-input-576", "smollm2-documents-layer16-576", "mpnet-768", "qwen-unembedding-1536",
+    "deepseek-unembedding-3584", "lsa-1024", "projection-4096",
+)  # fmt: skip
+
+
+def _annotate(axes: "Axes", found: "pd.DataFrame") -> None:
+    """Name the sources that a reader will look for."""
+    for row in found[found.source.isin(_NAMED)].itertuples():
+        axes.annotate(_short(str(row.source)), (row.d, row.value), (5, 3), textcoords="offset points", fontsize=7.5)
+
+
+def concentration(table: "pd.DataFrame", n: int) -> "Figure":
+    """Relative contrast and relative variance of distances against dimension, a column an order p.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Tidy rows of the study.
+    n : int
+        Rows of a source; only sources of this size are drawn.
+    """
+    with _styled():
+        import matplotlib.pyplot as plt
+
+        orders = ("0.5", "1", "2", "inf")
+        statistics = {
+            "relative_contrast": "relative contrast\n(d_max − d_min) / d_min",
+            "relative_variance": "relative variance\nVar D / (E D)²",
+        }
+        figure, panels = plt.subplots(2, 4, figsize=(13, 6.6), sharex=True, sharey="row")
+        for line, (statistic, label) in zip(panels, statistics.items(), strict=True):
+            for axes, p in zip(line, orders, strict=True):
+                found = table[(table.metric == f"minkowski-{p}") & (table.statistic == statistic) & (table.n == n)]
+                found = found[found.value > 0]
+                null = found.drop_duplicates("d").sort_values("d")
+                axes.plot(null.d, null.null_mean, color="0.35", label="Gaussian vectors, simulated")
+                for family, (title, colour, marker) in FAMILIES.items():
+                    mine = found[found.family == family]
+                    axes.scatter(mine.d, mine.value, s=15, color=colour, marker=marker, label=title, alpha=0.75)
+                axes.set(xscale="log", yscale="log")
+            line[0].set_ylabel(label)
+        for axes, p in zip(panels[0], orders, strict=True):
+            axes.set_title(f"p = {'∞' if p == 'inf' else p}")
+        for axes in panels[1]:
+            axes.set_xlabel("dimension")
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+        figure.suptitle(
+            "Distances of random vectors concentrate as dimension grows; those of real vectors much less",
+            x=0.01,
+            ha="left",
+        )
+        return figure
+
+
+def layers(table: "pd.DataFrame", n: int) -> "Figure":
+    """Mean cosine by layer of the language model, with the middle 98 % of pairs shaded.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Tidy rows of the study.
+    n : int
+        Rows of a source; only sources of this size are drawn.
+    """
+    with _styled():
+        import matplotlib.pyplot as plt
+
+        found = table[(table.metric == "cosine") & (table.n == n) & table.source.str.startswith("smollm2-")]
+        found = found.assign(layer=found.source.str.extract(_LAYERS, expand=False).astype("float"))
+        wide = found.dropna(subset=["layer"]).assign(what=lambda rows: rows.source.str.split("-").str[1])
+        figure, axes = plt.subplots(figsize=(10, 5.6))
+        kinds = {
+            "documents": ("news articles, mean of their tokens", "#0072B2"),
+            "tokens": ("tokens in context", "#D55E00"),
+        }
+        for what, (title, colour) in kinds.items():
+            mine = wide[wide.what == what].pivot(index="layer", columns="statistic", values="value").sort_index()
+            if mine.empty:
+                continue
+            axes.fill_between(mine.index, mine["q1"], mine["q99"], color=colour, alpha=0.15, linewidth=0)
+            axes.plot(mine.index, mine["mean"], color=colour, marker="o", markersize=3.5, label=title)
+        dimension = int(wide.d.iloc[0])
+        axes.axhline(
+            0, color="0.35", linewidth=1.2, linestyle="--", label=f"random directions in {dimension} dimensions"
+        )
+        axes.set(xlabel="layer of SmolLM2-135M (0 = input embedding)", ylabel="cosine similarity", ylim=(-0.25, 1.03))
+        axes.legend(loc="lower right")
+        axes.set_title("In the middle layers all texts point the same way (line: mean; band: 1 % to 99 % of pairs)")
+        return figure
+
+
+def _short(source: str) -> str:
+    """Say a source's name as a reader would."""
+    what, _, dimension = source.rpartition("-")
+    return f"{what.replace('smollm2-documents-', 'smollm2 ').replace('-', ' ')} {dimension}"

