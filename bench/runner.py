@@ -136,6 +136,7 @@ def _sha256(path: Path) -> str:
 
 def _provenance(context: Context, seconds: float) -> dict[str, Any]:
     from geomkit import __version__
+    from geomkit.pairs import processors
 
     options = [name for name, on in (("--quick", context.quick), ("--all", context.everything)) if on]
     versions = {"geomkit": __version__, "python": platform.python_version()}
@@ -145,7 +146,7 @@ def _provenance(context: Context, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": processors(),
         "versions": versions,
         "files": sorted(str(path.relative_to(context.out)) for path in context.files),
     }

@@ -133,21 +133,25 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:
         if scipy.sparse.issparse(x):
             return _from_sparse(x, name, min_rows)
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        msg = f"{name} has {int(np.ma.count_masked(x))} masked entries, which have no value; fill or drop them first"
+        msg = f"{name} has {int(np.ma.getmaskarray(x).sum())} masked entries, which have no value; fill or drop them"
         raise InvalidInputError(msg)
     if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         return _from_dlpack(x, name, min_rows)
     try:
         data = np.asarray(x)
     except (ValueError, TypeError) as why:
-        msg = f"{name} must be a matrix of numbers with rows of equal length; {type(x).__name__} could not be read: {why}"
+        if hasattr(x, "__dlpack__"):  # arrays of an accelerator refuse `__array__`
+            return _from_dlpack(x, name, min_rows)
+        msg = (
+            f"{name} must be a matrix of numbers with rows of equal length; {type(x).__name__} could not be read: {why}"
+        )
         raise InvalidInputError(msg) from why
     _check_shape(data.shape, name, min_rows)
     dtype = data.dtype.name
     if not (dtype in _FLOATS or data.dtype.kind in "iu"):
         msg = f"{name} has dtype {data.dtype}; it must be {_ACCEPTED}"
         raise InvalidInputError(msg)
-    return Matrix(name, data, "numpy", *data.shape, dtype)
+    return Matrix(name, data, "numpy", data.shape[0], data.shape[1], dtype)
 
 
 def _is_torch(x: Any) -> bool:
@@ -184,7 +188,7 @@ def _from_sparse(x: Any, name: str, min_rows: int) -> Matrix:
         # A copy, for the caller's matrix is not ours to tidy; never more than the stored entries.
         data = data.copy()
         data.sum_duplicates()
-    return Matrix(name, data, "sparse", *data.shape, data.dtype.name)
+    return Matrix(name, data, "sparse", data.shape[0], data.shape[1], data.dtype.name)
 
 
 def _from_dlpack(x: Any, name: str, min_rows: int) -> Matrix:
@@ -194,7 +198,7 @@ def _from_dlpack(x: Any, name: str, min_rows: int) -> Matrix:
         try:
             import torch
 
-            return _from_torch(torch.from_dlpack(x), name, min_rows)
+            return _from_torch(torch.from_dlpack(x), name, min_rows)  # type: ignore[attr-defined]
         except (ImportError, BufferError, RuntimeError, TypeError, ValueError) as why:
             msg = f"{name} ({type(x).__name__}) could not be read through DLPack: {on_host}; {why}"
             raise InvalidInputError(msg) from why
@@ -230,7 +234,8 @@ def reject_rows(matrix: Matrix, bad: NDArray[np.bool_], what: str, on_invalid: s
         raise InvalidInputError(msg)
     kept = matrix.without(rows)
     if kept.n < min_rows:
-        msg = f"{matrix.name} has {kept.n} rows left after dropping {name_rows(rows)} that {what}; it must have {min_rows}"
+        left = f"{matrix.name} has {kept.n} rows left after dropping {name_rows(rows)} that {what}"
+        msg = f"{left}; it must have at least {min_rows}"
         raise InvalidInputError(msg)
     return kept
 

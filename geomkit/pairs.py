@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -24,6 +24,9 @@ __all__ = ["PairReducer", "RowRanges", "Tally", "Tiles", "sweep"]
 
 TILE = 768
 """Rows and columns of a tile: 2.25 MiB in float32, large enough to hide the cost of a call, small enough for cache."""
+
+TILE_OF_DIFFERENCES = 256
+"""The same where a tile is no product."""
 
 BLOCK_BYTES = 2**26
 """Dense blocks of rows that a worker makes stay below this, if need be with smaller tiles."""
@@ -143,7 +146,8 @@ class Tally:
     @property
     def counts(self) -> NDArray[np.int64]:
         """How many pairs had each bit pattern of ``bfloat16(value - centre)``, (65536,)."""
-        return np.asarray(module(self.backend).to_numpy(self._counts)).sum(axis=0)
+        banks: NDArray[np.int64] = module(self.backend).to_numpy(self._counts)
+        return np.asarray(banks.sum(axis=0))
 
     @property
     def extremes(self) -> tuple[float, float]:
@@ -207,12 +211,14 @@ def sweep(
     O(n² d) time. Memory beyond the rows: each worker's tile and blocks.
     """
     rows = tiles.rows
-    size = size or _tile_size(rows)
-    workers = (threads or len(os.sched_getaffinity(0))) if rows.backend is Backend.CPU else 1
+    size = size or _tile_size(tiles)
+    workers = (threads or processors()) if rows.backend is Backend.CPU else 1
     schedule = list(_schedule(rows.n, size))
     workers = min(workers, len(schedule))
     if workers == 1:
-        _work(tiles, size, schedule, reducers)
+        # A single tile is left to BLAS's own threads, unless the caller set their number.
+        with _one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
+            _work(tiles, size, schedule, reducers)
         return
     siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
     with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
@@ -224,6 +230,11 @@ def sweep(
             reducer.merge(other)
 
 
+def processors() -> int:
+    """How many processors this process may use; not every system says which."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _work(tiles: Tiles, size: int, schedule: list[tuple[slice, slice]], reducers: Sequence[PairReducer]) -> None:
     compute = tiles.worker(size)
     for i, j in schedule:
@@ -232,10 +243,13 @@ def _work(tiles: Tiles, size: int, schedule: list[tuple[slice, slice]], reducers
             reducer.update(tile, i, j)
 
 
-def _tile_size(rows: Rows) -> int:
+def _tile_size(tiles: Tiles) -> int:
+    rows = tiles.rows
+    # Differences gain nothing from a large tile, and lose on the half of a diagonal one that is computed in vain.
+    size = TILE_OF_DIFFERENCES if tiles.kernel == "minkowski" else TILE
     if rows.resident is not None:
-        return TILE
-    return max(64, min(TILE, BLOCK_BYTES // (2 * rows.matrix.d * np.dtype(rows.dtype).itemsize)))
+        return size
+    return max(64, min(size, BLOCK_BYTES // (2 * rows.matrix.d * np.dtype(rows.dtype).itemsize)))
 
 
 def _schedule(n: int, size: int) -> Iterator[tuple[slice, slice]]:
@@ -259,12 +273,14 @@ def _one_thread_each() -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     torch = sys.modules.get("torch")
-    with _BLAS, threadpool_limits(1):
+    with _BLAS:
+        # Read before the limit, which torch would report as its own count.
         threads = torch.get_num_threads() if torch is not None else 1
-        if torch is not None:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
+        with threadpool_limits(1):
             if torch is not None:
-                torch.set_num_threads(threads)
+                torch.set_num_threads(1)
+            try:
+                yield
+            finally:
+                if torch is not None:
+                    torch.set_num_threads(threads)

@@ -22,6 +22,9 @@ RESIDENT_BYTES = 2**28
 BLOCK_ENTRIES = 2**20
 """Entries of a block of rows in a pass over the rows (8 MiB in float64)."""
 
+WIDE_BLOCK_ENTRIES = 2**23
+"""Entries of a block of rows in a pass over pairs of blocks (64 MiB in float64)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -41,8 +44,6 @@ class Rows:
     scale: float = 1.0
     """What centred rows were divided by."""
     mean: NDArray[np.float64] | None = None
-    norms: NDArray[np.float64] | None = None
-    """Norms of the rows as given, (n,), for unit rows."""
     resident: Any = None
 
     @property
@@ -61,13 +62,13 @@ class Rows:
         return self.matrix.device if self.backend is Backend.TORCH else None
 
     def block(self, start: int, stop: int) -> Any:
-        """Prepared rows ``start:stop``, in this backend's memory and dtype."""
+        """Return prepared rows ``start:stop``, in this backend's memory and dtype."""
         if self.resident is not None:
             return self.resident[start:stop]
         return self.make(start, stop, self.dtype)
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
-        """Prepared rows with these numbers."""
+        """Return prepared rows with these numbers."""
         if self.resident is not None:
             return self.resident[numbers]
         block = module(self.backend).zeros((len(numbers), self.matrix.d), self.dtype, self.device)
@@ -93,10 +94,11 @@ class Rows:
 
     def _make_sparse(self, start: int, stop: int, dtype: str) -> Any:
         block = self.matrix.rows(start, stop).astype(np.float64)
-        divisor: Any = self.scale
-        if self.norms is not None:
-            divisor = np.repeat(self.norms[start:stop], np.diff(block.indptr))
-        block.data = (block.data / divisor).astype(dtype)
+        if self.preparation == "unit":
+            scaled, row_of, norms, _ = _scaled(block)
+            block.data = (scaled / norms[row_of]).astype(dtype)
+        else:
+            block.data = (block.data / self.scale).astype(dtype)
         return block
 
 
@@ -135,15 +137,32 @@ def _norms(matrix: Matrix, backend: Backend) -> NDArray[np.float64]:
 
 
 def _sparse_norms(matrix: Matrix) -> NDArray[np.float64]:
-    block = matrix.rows(0, matrix.n)
+    _, _, norms, scale = _scaled(matrix.rows(0, matrix.n))
+    with np.errstate(over="ignore"):
+        return norms * scale
+
+
+def _scaled(block: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Entries of a CSR block over a power of two near the largest of their row, so that squares stay in the range.
+
+    Returns
+    -------
+    scaled, row_of : (nnz,)
+        The entries, and the rows that they belong to.
+    norms, scale : (n,)
+        Norms of the scaled rows, NaN where a row is not finite; and what the rows were divided by.
+    """
+    n = block.shape[0]
     data = block.data.astype(np.float64)
-    row_of = np.repeat(np.arange(matrix.n), np.diff(block.indptr))
-    largest = np.zeros(matrix.n)
+    row_of = np.repeat(np.arange(n), np.diff(block.indptr))
+    largest = np.zeros(n)
     with np.errstate(invalid="ignore"):
         np.maximum.at(largest, row_of, np.abs(data))
-        scale = np.exp2(np.frexp(np.where(np.isfinite(largest) & (largest > 0), largest, 1.0))[1].astype(float) - 1)
-        squares = np.bincount(row_of, weights=(data / scale[row_of]) ** 2, minlength=matrix.n)
-    return np.where(np.isfinite(largest), np.sqrt(squares) * scale, np.nan)
+        finite = np.isfinite(largest)
+        scale = np.exp2(np.frexp(np.where(finite & (largest > 0), largest, 1.0))[1].astype(np.float64) - 1)
+        scaled = data / scale[row_of]
+        squares = np.bincount(row_of, weights=scaled**2, minlength=n)
+    return scaled, row_of, np.where(finite, np.sqrt(squares), np.nan), scale
 
 
 def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
@@ -160,9 +179,7 @@ def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> 
         reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
         reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
     kept = reject_rows(matrix, unknown | zero, "are not finite or zero", on_invalid, 2)
-    norms = norms[~(unknown | zero)]
-    rows = Rows(kept, backend, dtype, "unit", np.ones(kept.n), norms=norms)
-    return _with_resident(rows)
+    return _with_resident(Rows(kept, backend, dtype, "unit", np.ones(kept.n)))
 
 
 def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
@@ -183,6 +200,7 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) 
     scale = _power_of_two(float(norms[~unknown].max()))
     if matrix.kind == "sparse":
         squares = (norms[~unknown] / scale) ** 2
+        _reject_distant(kept, squares)
         return _with_resident(Rows(kept, backend, dtype, "centred", squares, scale, np.zeros(kept.d)))
     first = np.asarray(module(backend).to_numpy(kept.block(0, 1)) if kept.on_accelerator else kept.block(0, 1))[0]
     origin = first.astype(np.float64)
@@ -196,14 +214,20 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) 
     for start, stop in kept.blocks(block_rows(kept.d)):
         block = centred.make(start, stop, "float64")
         squares[start:stop] = module(backend).to_numpy((block * block).sum(1))
-    reject_rows(kept, ~np.isfinite(squares), "lie further from the mean than float64 can say", "raise", 2)
+    _reject_distant(kept, squares)
     further = _power_of_two(math.sqrt(float(squares.max())))
     return _with_resident(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean))
 
 
+def _reject_distant(matrix: Matrix, squares: NDArray[np.float64]) -> None:
+    reject_rows(matrix, ~np.isfinite(squares), "lie further from the mean than float64 can say", "raise", 2)
+
+
 def _power_of_two(value: float) -> float:
-    """Least power of two at or above a norm; 1 for a norm of 0."""
-    return math.ldexp(1.0, math.frexp(value)[1]) if value > 0 else 1.0
+    """Power of two just above a norm, or the largest there is; 1 for a norm of 0."""
+    if math.isinf(value):
+        return 2.0**1023
+    return math.ldexp(1.0, min(math.frexp(value)[1], 1023)) if value > 0 else 1.0
 
 
 def _with_resident(rows: Rows) -> Rows:
@@ -241,16 +265,18 @@ def squared_distance_moments(rows: Rows) -> tuple[float, float]:
     Returns
     -------
     mean, variance : float
-        In the units of the data, squared and to the fourth power.
+        In units of ``rows.scale``, squared and to the fourth power: in those of the data they could leave float64.
     """
     n, d = rows.n, rows.matrix.d
     memory = module(rows.backend)
-    size = block_rows(d)
+    by_columns = d <= n and not rows.sparse
+    # Products of blocks with blocks want larger ones: each is made again for every block beside it.
+    size = block_rows(d) if by_columns or rows.sparse else max(1, WIDE_BLOCK_ENTRIES // d)
     s1 = s2 = frobenius = 0.0
     t: Any = 0.0
     v: Any = 0.0
     second: Any = 0.0
-    by_columns = d <= n and not rows.sparse
+    others = rows.make(0, n, "float64").T if rows.sparse else None
     for start, stop in rows.matrix.blocks(size):
         y = rows.make(start, stop, "float64")
         a = memory.to_numpy((y * y).sum(1)).astype(np.float64)
@@ -260,7 +286,7 @@ def squared_distance_moments(rows: Rows) -> tuple[float, float]:
         if by_columns:
             second = second + y.T @ y
         else:
-            frobenius += _squared_products(rows, y, size)
+            frobenius += _squared_products(rows, y, start, others, size)
     if by_columns:
         frobenius = float((second * second).sum())
     pairs = n * (n - 1)
@@ -268,14 +294,18 @@ def squared_distance_moments(rows: Rows) -> tuple[float, float]:
     fourth = 2 * n * s2 + 2 * s1 * s1 + 4 * frobenius - 8 * float((v * t).sum())
     mean = total / pairs
     variance = max(fourth / pairs - mean * mean, 0.0)
-    return mean * rows.scale**2, variance * rows.scale**4
+    return mean, variance
 
 
-def _squared_products(rows: Rows, y: Any, size: int) -> float:
-    """Sum of the squared inner products of a block with all rows."""
-    if rows.sparse:
-        product = y @ rows.make(0, rows.n, "float64").T
-        return float(np.square(product.data).sum())
-    return sum(
-        float(((y @ rows.make(start, stop, "float64").T) ** 2).sum()) for start, stop in rows.matrix.blocks(size)
-    )
+def _squared_products(rows: Rows, y: Any, first: int, others: Any, size: int) -> float:
+    """Sum of the squared inner products of a block with all rows, counting each pair of blocks once for both.
+
+    `others` are all rows, transposed, where they are sparse; dense ones are made block by block.
+    """
+    if others is not None:
+        return float(np.square((y @ others).data).sum())
+    total = float(((y @ y.T) ** 2).sum())
+    for start in range(first + size, rows.n, size):
+        beside = rows.make(start, min(start + size, rows.n), "float64")
+        total += 2 * float(((y @ beside.T) ** 2).sum())
+    return total

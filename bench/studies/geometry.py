@@ -22,7 +22,7 @@ WHOLE = 5000
 
 EPS = 0.1
 ORDERS = (0.5, 1.0, 2.0, math.inf)
-REPLICATES = 8
+REPLICATES = 5
 """Gaussian sets behind a simulated null."""
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

@@ -2,23 +2,25 @@
 
 Kernels trust their arguments; `geomkit.arrays` has checked them. Signatures are the same in every backend:
 
-===================  ===============================================================  =================================
-kernel               call                                                             meaning
-===================  ===============================================================  =================================
-unit_rows            ``(x, out) -> norms``                                            rows over their Euclidean norms
-centred_rows         ``(x, mean, scale, out) -> squares``                             ``(x - mean) / scale``, and |row|²
-gram                 ``(a, b, out)``                                                  ``a @ b.T``
-euclidean            ``(a, b, out, a_squares, b_squares)``                            distances through the product
-minkowski            ``(a, b, out, p)``                                               power mean ``(mean |a-b|^p)^(1/p)``
-sparse_gram          ``(a, b, out)``                                                  ``a @ b.T`` of CSR blocks
-sparse_euclidean     ``(a, b, out, a_squares, b_squares)``                            distances of CSR blocks
-sparse_minkowski     ``(a, b, out, p)``                                               the same power mean of CSR blocks
-tally                ``(tile, diagonal, centre, counts, sums, extremes)``             value counts, power sums, extremes
-row_ranges           ``(tile, diagonal, rows, cols)``                                 least, largest and sum, each row
-===================  ===============================================================  =================================
+===================  ==============================================================  =================================
+kernel               call                                                            meaning
+===================  ==============================================================  =================================
+unit_rows            ``(x, out) -> norms``                                           rows over their Euclidean norms
+centred_rows         ``(x, mean, scale, out) -> squares``                            ``(x - mean) / scale``, and |row|²
+gram                 ``(a, b, out)``                                                 ``a @ b.T``
+euclidean            ``(a, b, out, a_squares, b_squares)``                           distances through the product
+minkowski            ``(a, b, out, p)``                                              power mean ``(mean |a-b|^p)^(1/p)``
+sparse_gram          ``(a, b, out)``                                                 ``a @ b.T`` of CSR blocks
+sparse_euclidean     ``(a, b, out, a_squares, b_squares)``                           distances of CSR blocks
+sparse_minkowski     ``(a, b, out, p)``                                              the same power mean of CSR blocks
+tally                ``(tile, diagonal, centre, counts, sums, extremes)``            value counts, power sums, extremes
+row_ranges           ``(tile, diagonal, rows, cols)``                                least, largest and sum, each row
+===================  ==============================================================  =================================
 
 Beside its kernels each backend module has ``zeros``, ``to_numpy`` and ``as_working`` (its own memory) and ``product``
-(which matrix product it uses). ``diagonal`` says that the tile lies on the diagonal of the matrix of pairs: only its part above the diagonal counts.
+(which matrix product it uses). ``diagonal`` says that the tile lies on the diagonal of the matrix of pairs: only its
+part above the diagonal counts.
+
 Adding a kernel: a row here, a function in each backend module that has it, and its inputs in
 ``tests/kernels/cases.py``.
 """
@@ -105,7 +107,9 @@ def module(backend: Backend) -> ModuleType:
     try:
         return importlib.import_module(BACKENDS[backend])
     except ImportError as why:
-        msg = f"backend {backend.value!r} needs a library that is missing: {why}; install geomkit[all] or choose another"
+        msg = (
+            f"backend {backend.value!r} needs a library that is missing: {why}; install geomkit[all] or choose another"
+        )
         raise BackendUnavailableError(msg) from why
 
 
@@ -139,7 +143,7 @@ def choose(backend: str, *, on_accelerator: bool) -> Backend:
     """
     if backend == "auto":
         return Backend.TORCH if on_accelerator else Backend.CPU
-    if backend not in set(Backend):
+    if backend not in tuple(Backend):
         msg = f"backend must be 'auto' or one of {[b.value for b in Backend]}; got {backend!r}"
         raise InvalidInputError(msg)
     chosen = Backend(backend)

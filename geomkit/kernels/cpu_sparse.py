@@ -11,7 +11,7 @@ from geomkit.kernels.cpu import SUMS, distances_in_place
 Array = NDArray[Any]
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)
+@njit(nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
 def _sparse_product(
     starts: Array, columns: Array, values: Array, b_starts: Array, b_rows: Array, b_values: Array, out: Array
 ) -> None:
@@ -35,7 +35,16 @@ def sparse_euclidean(a: Any, b: Any, out: Array, a_squares: Array, b_squares: Ar
     distances_in_place(out, a_squares.astype(out.dtype), b_squares.astype(out.dtype))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _power(share: float, p: float) -> float:
+    if p == 1.0:
+        return share
+    if p == 0.5:
+        return np.sqrt(share)  # type: ignore[no-any-return]
+    return share * share if p == 2.0 else share**p
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _sparse_powers(
     starts: Array, columns: Array, values: Array, b_starts: Array, b_columns: Array, b_values: Array,
     d: int, out: Array, p: float,
@@ -56,20 +65,13 @@ def _sparse_powers(
                     difference -= np.float64(b_values[other])
                     other += 1
                 difference = abs(difference)
-                if np.isinf(p):
-                    largest = max(largest, difference)
-                elif p == 1.0:
-                    total += difference
-                elif p == 0.5:
-                    total += np.sqrt(difference)
-                elif p == 2.0:
-                    total += difference * difference
-                else:
-                    total += difference**p
-            if np.isinf(p):
-                out[i, j] = largest
-            else:
-                out[i, j] = (total / d) ** (1 / p)
+                # Powers of shares of the largest difference so far: no order overflows, and none loses every term.
+                if difference > largest:
+                    total = total * _power(largest / difference, p) + 1.0
+                    largest = difference
+                elif difference > 0.0:
+                    total += _power(difference / largest, p)
+            out[i, j] = largest * (total / d) ** (1 / p)
 
 
 def sparse_minkowski(a: Any, b: Any, out: Array, p: float) -> None:

@@ -43,7 +43,7 @@ def unit_rows(x: Array, out: Array) -> Array:
 
 def centred_rows(x: Array, mean: Array, scale: float, out: Array) -> Array:
     """Subtract `mean`, divide by `scale`, and return each row's squared norm; NaN marks a row that is not finite."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         out[:] = (x - mean) / scale
         squares = np.einsum("ij,ij->i", out, out)
     return np.where(np.isfinite(squares), squares, np.nan)
@@ -81,9 +81,7 @@ def _seen(tile: NDArray[Any], *, diagonal: bool) -> NDArray[np.bool_]:
     return np.triu(np.ones(tile.shape, bool), 1) if diagonal else np.ones(tile.shape, bool)
 
 
-def tally(
-    tile: Array, diagonal: bool, centre: float, counts: NDArray[np.int64], sums: Array, extremes: Array
-) -> None:
+def tally(tile: Array, diagonal: bool, centre: float, counts: NDArray[np.int64], sums: Array, extremes: Array) -> None:
     """Count the bfloat16 bit patterns of ``tile - centre``; add its power sums; widen the extremes.
 
     `counts` is four banks of 65,536, to be added up; which of them a backend uses is its own affair. `sums` are the

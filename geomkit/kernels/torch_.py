@@ -73,7 +73,7 @@ def euclidean(a: Tensor, b: Tensor, out: Tensor, a_squares: Any, b_squares: Any)
 def minkowski(a: Tensor, b: Tensor, out: Tensor, p: float) -> None:
     """Power means of the coordinate differences: the Minkowski distance over d^(1/p), and the largest for p = inf."""
     d = a.shape[1]
-    if p == 1 or p == 2 or math.isinf(p):
+    if p in {1, 2} or math.isinf(p):
         out.copy_(torch.cdist(a, b, p=p, compute_mode="donot_use_mm_for_euclid_dist"))
         if not math.isinf(p):
             out.div_(d ** (1 / p))

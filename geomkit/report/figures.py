@@ -55,7 +55,8 @@ def cosine_distribution(shapes: "pd.DataFrame") -> "Figure":
                 axes.plot(centre, rows.density, color=colour, label=_short(str(source)))
                 axes.plot(centre, rows.null_density, color=colour, linestyle=":", linewidth=1.1)
             axes.set(title=title, yscale="log", ylim=(0.01, 200), xlim=(-1, 1))
-            axes.legend(loc="upper left")
+            if not mine.empty:
+                axes.legend(loc="upper left")
         for axes in panels[:, 0]:
             axes.set_ylabel("density of pairs (log scale)")
         for axes in panels[1]:
@@ -95,16 +96,28 @@ def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
             mine = found[found.family == family]
             axes.scatter(mine.d, mine.value, s=26, color=colour, marker=marker, label=title, alpha=0.8, zorder=3)
         _annotate(axes, found)
-        axes.set(xscale="log", xlabel="dimension", ylim=(-0.03, 1.08))
+        axes.set(xscale="log", xlabel="dimension (log scale)", ylim=(-0.03, 1.08))
+        _dimensions(axes, (50, 100, 200, 300, 512, 1024, 2048, 4096, 11_293, 30_925))
         axes.set_ylabel(f"share of pairs with |cosine| ≤ {eps:g}")
-        axes.legend(loc="center right")
-        axes.set_title("Random vectors are nearly orthogonal in 512 to 1024 dimensions; language-model vectors are not")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        axes.set_title(
+            "Random directions are nearly orthogonal in 512 to 1024 dimensions; language-model vectors are not"
+        )
         return figure
+
+
+def _dimensions(axes: "Axes", ticks: tuple[int, ...]) -> None:
+    """Mark dimensions that people know instead of powers of ten."""
+    from matplotlib import ticker
+
+    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 _NAMED = (
     "tfidf-documents-30925", "tfidf-terms-11293", "googlenews-300", "glove-50", "minilm-384", "use-512",
-    "smollm2-input-576", "smollm2-documents-layer16-576", "mpnet-768", "qwen-unembedding-1536",
+    "smollm2-input-576", "cube-2048", "skipgram-100", "mpnet-768", "qwen-unembedding-1536",
     "deepseek-unembedding-3584", "lsa-1024", "projection-4096",
 )  # fmt: skip
 
@@ -144,11 +157,12 @@ def concentration(table: "pd.DataFrame", n: int) -> "Figure":
                     mine = found[found.family == family]
                     axes.scatter(mine.d, mine.value, s=15, color=colour, marker=marker, label=title, alpha=0.75)
                 axes.set(xscale="log", yscale="log")
+                _dimensions(axes, (50, 300, 1024, 4096, 30_925))
             line[0].set_ylabel(label)
         for axes, p in zip(panels[0], orders, strict=True):
             axes.set_title(f"p = {'∞' if p == 'inf' else p}")
         for axes in panels[1]:
-            axes.set_xlabel("dimension")
+            axes.set_xlabel("dimension (log scale)")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
         figure.suptitle(
@@ -190,7 +204,7 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
         axes.axhline(
             0, color="0.35", linewidth=1.2, linestyle="--", label=f"random directions in {dimension} dimensions"
         )
-        axes.set(xlabel="layer of SmolLM2-135M (0 = input embedding)", ylabel="cosine similarity", ylim=(-0.25, 1.03))
+        axes.set(xlabel="layer of SmolLM2-135M (0 = input embedding)", ylabel="cosine similarity", ylim=(-0.62, 1.03))
         axes.legend(loc="lower right")
         axes.set_title("In the middle layers all texts point the same way (line: mean; band: 1 % to 99 % of pairs)")
         return figure

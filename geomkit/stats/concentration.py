@@ -55,7 +55,7 @@ class Concentration:
 
     def quantile(self, q: ArrayLike) -> Any:
         """Distance at or below which a share `q` of the pairs lies; see `Distribution.quantile`."""
-        return self.unit * self.distribution.quantile(q)
+        return _in_units(self.distribution.quantile(q), self.unit)
 
     def to_dict(self) -> dict[str, float | int | str]:
         """Every scalar field by name."""
@@ -81,8 +81,8 @@ def concentration(
     x : array_like (n, d)
         As for `cosine_stats`, but zero rows are welcome.
     p : float
-        Order of the distance, ``(Σ |x_k - y_k|^p)^(1/p)``: any p > 0, and ``inf`` for the largest difference. Below 1 it
-        is not a metric (Aggarwal et al. 2001).
+        Order of the distance, ``(Σ |x_k - y_k|^p)^(1/p)``: any p > 0, and ``inf`` for the largest difference. Below 1
+        it is not a metric (Aggarwal et al. 2001).
     backend, precision, on_invalid, threads
         As for `cosine_stats`; rows are invalid where they are not finite.
 
@@ -120,7 +120,7 @@ def concentration_of(rows: Rows, p: float, *, threads: int | None = None, size: 
     if p == 2:
         squared = squared_distance_moments(rows)
         tiles, unit = Tiles(rows, "euclidean"), rows.scale
-        centre = math.sqrt(squared[0]) / unit
+        centre = math.sqrt(squared[0])
     else:
         tiles = Tiles(rows, "minkowski", p)
         unit = rows.scale * _power(d, p)
@@ -139,8 +139,8 @@ def concentration_of(rows: Rows, p: float, *, threads: int | None = None, size: 
         d=d,
         p=p,
         n_pairs=n * (n - 1) // 2,
-        mean=found.mean * unit,
-        std=found.std * unit,
+        mean=float(_in_units(found.mean, unit)),
+        std=float(_in_units(found.std, unit)),
         relative_variance=_ratio(found.variance, found.mean**2),
         relative_variance_squared=_ratio(squared[1], squared[0] ** 2) if squared else _squared(found),
         relative_contrast=contrast,
@@ -160,9 +160,14 @@ def concentration_of(rows: Rows, p: float, *, threads: int | None = None, size: 
 def _power(d: int, p: float) -> float:
     """d^(1/p): what a power mean is multiplied by to be the distance."""
     try:
-        return float(d) ** (1 / p)
+        return float(math.pow(d, 1 / p))
     except OverflowError:
         return math.inf
+
+
+def _in_units(value: Any, unit: float) -> Any:
+    """Multiply by the unit; 0 stays 0 where that is infinite."""
+    return value * unit if math.isfinite(unit) else np.where(np.asarray(value) > 0, math.inf, 0.0)[()]
 
 
 def _ratio(above: float, below: float) -> float:

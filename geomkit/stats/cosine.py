@@ -62,7 +62,9 @@ class CosineStats:
         return self.distribution.quantile(q)
 
     def histogram(
-        self, bins: int = 100, range: tuple[float, float] = (-1.0, 1.0)  # noqa: A002
+        self,
+        bins: int = 100,
+        range: tuple[float, float] = (-1.0, 1.0),  # noqa: A002
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Pairs per bin of equal width, and the bins' edges. No pair inside [-1, 1] is lost to rounding.
 
@@ -245,7 +247,7 @@ def _matrix(a: Rows, b: Rows) -> Any:
 
 
 def _dense(rows: Rows, start: int, stop: int, *, keep: bool) -> Any:
-    """A block of rows, CSR only where both sides are."""
+    """Return a block of rows, CSR only where both sides are."""
     block = rows.block(start, stop)
     return block.toarray() if rows.sparse and not keep else block
 

@@ -18,8 +18,8 @@ __all__ = ["Distribution"]
 class Distribution:
     """Counts of the bfloat16 values of ``value - centre`` over all pairs, beside exact moments and extremes.
 
-    A bfloat16 has 8 significant bits, so a value is known from its counter to within ``2**-8 |value - centre|``;
-    values within a counter are taken to be spread evenly over it.
+    A bfloat16 has 8 significant bits: a counter is at most ``2**-7 |value - centre|`` wide, and its middle lies within
+    ``2**-8 |value - centre|`` of every value in it. Values are taken to be spread evenly over their counter.
     """
 
     counts: NDArray[np.int64] = field(repr=False)
@@ -105,13 +105,16 @@ class Distribution:
         return low, high, self.counts[patterns]
 
     def cumulative(self, value: ArrayLike) -> NDArray[np.float64]:
-        """Number of pairs at or below each value; within a counter, in proportion."""
+        """Return the number of pairs at or below each value; within a counter, in proportion."""
         low, high, counts = self._occupied
-        at = np.asarray(value, np.float64)
-        width = high - low
-        inside = np.clip((at[..., None] - low) / np.where(width > 0, width, 1.0), 0.0, 1.0)
-        inside = np.where(width > 0, inside, (at[..., None] >= low).astype(np.float64))
-        return np.asarray((inside * counts).sum(axis=-1))
+        value = np.asarray(value, np.float64)
+        # Counters do not overlap, so that all before the last one that starts at or below a value are full.
+        last = np.searchsorted(low, value, side="right") - 1
+        at = np.maximum(last, 0)
+        width = high[at] - low[at]
+        inside = np.where(width > 0, np.clip((value - low[at]) / np.where(width > 0, width, 1.0), 0.0, 1.0), 1.0)
+        until = np.cumsum(counts)[at] - counts[at]
+        return np.asarray(np.where(last < 0, 0.0, until + inside * counts[at]))
 
     def quantile(self, q: ArrayLike) -> Any:
         """Value at or below which a share `q` of the pairs lies.
@@ -141,7 +144,11 @@ class Distribution:
         rank = share * (self.n - 1)
         at = np.minimum(np.searchsorted(until, rank, side="right"), len(until) - 1)
         inside = (rank - (until[at] - counts[at]) + 0.5) / counts[at]
-        value = low[at] + np.clip(inside, 0.0, 1.0) * (high[at] - low[at])
+        low, high = low[at], high[at]
+        value = low + np.clip(inside, 0.0, 1.0) * (high - low)
+        # Wherever in their counter the values really lie, the answer is then as near to them as promised.
+        below, above = high - np.abs(high - self.centre) / 256, low + np.abs(low - self.centre) / 256
+        value = np.clip(value, np.minimum(below, above), np.maximum(below, above))
         value = np.where(share == 0, self.minimum, np.where(share == 1, self.maximum, value))
         return float(value) if value.ndim == 0 else value
 

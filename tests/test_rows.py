@@ -1,0 +1,152 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from geomkit.arrays import as_matrix
+from geomkit.errors import InvalidInputError
+from geomkit.kernels import Backend, module
+from geomkit.rows import centred_rows, pair_cosines_by_row, squared_distance_moments, unit_rows
+from tests.bounds import assert_within
+
+BACKENDS = list(Backend)
+SHAPES = [(40, 7), (9, 60), (2, 1), (2, 3), (30, 30)]
+
+
+def values(n, d, *, sparse, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d))
+    if sparse:
+        x *= rng.random((n, d)) < 0.4
+        x[:, 0] += 1
+    return x
+
+
+def given(x, *, sparse):
+    return as_matrix(scipy.sparse.csr_array(x) if sparse else x)
+
+
+def upper(matrix):
+    return matrix[np.triu_indices(len(matrix), 1)]
+
+
+def squared_distances(x):
+    return np.square(x[:, None] - x[None]).sum(axis=2)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mean_cosine_and_each_rows_share_of_it(backend, shape, sparse):
+    x = values(*shape, sparse=sparse)
+    mean, by_row = pair_cosines_by_row(unit_rows(given(x, sparse=sparse), backend, "float32", "raise"))
+    u = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = u @ u.T
+    np.fill_diagonal(cosine, 0)
+    # Sums of n terms of size 1, divided by n: the error stays near that of one cosine in float64.
+    bound = 4 * (shape[0] + shape[1] + 10) * 2.0**-53
+    assert_within(mean, upper(cosine).mean(), bound)
+    assert_within(by_row, cosine.sum(axis=1) / (shape[0] - 1), bound)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mean_and_variance_of_squared_distances(backend, shape, sparse):
+    x = values(*shape, sparse=sparse)
+    rows = centred_rows(given(x, sparse=sparse), backend, "float32", "raise")
+    mean, variance = squared_distance_moments(rows)
+    exact = upper(squared_distances(x))
+    reach = np.square(x).sum(axis=1).max()
+    # Both are differences of sums of squared norms (and of their products), in float64.
+    bound = 40 * (sum(shape) + 10) * 2.0**-53
+    assert_within(mean * rows.scale**2, exact.mean(), bound * reach)
+    assert_within(variance * rows.scale**4, exact.var(), bound * reach**2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_far_away_origin_costs_no_digits(backend, dtype):
+    x = np.random.default_rng(5).standard_normal((30, 9))
+    near = centred_rows(as_matrix(x), backend, dtype, "raise")
+    shifted = x + 1e6
+    far = centred_rows(as_matrix(shifted), backend, dtype, "raise")
+    # The shift itself rounds the data to multiples of 2^-33, and that is all.
+    rounding = 1e6 * 2.0**-52
+    assert near.scale == far.scale
+    memory = module(backend)
+    between = np.abs(memory.to_numpy(near.make(0, 30, "float64")) - memory.to_numpy(far.make(0, 30, "float64")))
+    assert between.max() <= 2 * rounding / near.scale
+    mean, variance = squared_distance_moments(far)
+    exact = upper(squared_distances(shifted - shifted[0]))
+    assert_within(mean * far.scale**2, exact.mean(), 1e-13 * exact.mean())
+    assert_within(variance * far.scale**4, exact.var(), 1e-12 * exact.var())
+
+
+@pytest.mark.parametrize("value", [0.1, 1e6 + 0.1, 1e-300, 1e300])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_identical_rows_become_exactly_zero(backend, value):
+    x = np.full((17, 5), value) * [1, -1, 0.3, 7, 1e-3]
+    rows = centred_rows(as_matrix(x), backend, "float32", "raise")
+    assert not np.asarray(rows.block(0, 17)).any()
+    assert not rows.squares.any()
+    assert squared_distance_moments(rows) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_are_scaled_by_a_power_of_two_to_norms_of_at_most_one(backend):
+    for size in (1e-150, 1e-6, 1.0, 3e5, 1e150):
+        x = values(20, 6, sparse=False) * size
+        rows = centred_rows(as_matrix(x), backend, "float32", "raise")
+        assert math.frexp(rows.scale)[0] == 0.5
+        assert 0.25 <= rows.squares.max() <= 1
+        centred = x - x.mean(axis=0)
+        assert_within(rows.squares * rows.scale**2, np.square(centred).sum(axis=1), 1e-14 * size**2 * 100)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_near_the_end_of_the_range(backend):
+    x = np.array([[1.7e308, 1.0], [1.6e308, 0.0], [1.5e308, 2.0]])
+    rows = centred_rows(as_matrix(x), backend, "float64", "raise")
+    mean, _ = squared_distance_moments(rows)
+    made = np.asarray(module(backend).to_numpy(rows.make(0, 3, "float64")))
+    assert_within(made * rows.scale / 1e307, [[1, 0], [0, 0], [-1, 0]], 1e-14)
+    assert_within(mean * (rows.scale / 1e307) ** 2, 2.0, 1e-13)
+    with pytest.raises(InvalidInputError, match=r"x has .* that lie further from the mean than float64 can say"):
+        centred_rows(as_matrix(np.array([[1.7e308], [-1.7e308]])), backend, "float64", "raise")
+
+
+def direction(size):
+    return np.array([[1.0, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]) * size
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e30, 1e-300, 1e300, 5e-324, 1e-320, 1.7e308])
+def test_sparse_unit_rows_survive_extreme_norms(size):
+    matrix = as_matrix(scipy.sparse.csr_array(direction(size)))
+    rows = unit_rows(matrix, Backend.CPU, "float64", "raise")
+    root = math.sqrt(0.5)
+    want = [[root, 0, root, 0], [0, root, root, 0], [0, 0, 0, 1]]
+    assert_within(rows.block(0, 3).toarray(), want, 4 * 2.0**-53)
+
+
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_taken_rows_are_the_rows(backend, layout):
+    rows = unit_rows(given(values(20, 6, sparse=True), sparse=layout == "sparse"), backend, "float64", "raise")
+    some = np.array([3, 0, 19, 3])
+    taken, block = rows.take(some), rows.block(0, 20)
+    if rows.sparse:
+        taken, block = taken.toarray(), block.toarray()
+    assert np.array_equal(np.asarray(taken), np.asarray(block)[some])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sparse_and_dense_rows_prepare_alike(backend):
+    x = values(25, 8, sparse=True)
+    for dtype in ("float32", "float64"):
+        sparse = unit_rows(given(x, sparse=True), backend, dtype, "raise").block(0, 25)
+        dense = unit_rows(given(x, sparse=False), backend, dtype, "raise").block(0, 25)
+        sparse = sparse.toarray() if scipy.sparse.issparse(sparse) else np.asarray(sparse)
+        # Two roundings to dtype, either way.
+        assert_within(sparse, np.asarray(dense), 2 * float(np.finfo(dtype).eps))
