@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
@@ -113,6 +114,8 @@ def test_numbers_near_the_end_of_the_range(backend):
     made = np.asarray(module(backend).to_numpy(rows.make(0, 3, "float64")))
     assert_within(made * rows.scale / 1e307, [[1, 0], [0, 0], [-1, 0]], 1e-14)
     assert_within(mean * (rows.scale / 1e307) ** 2, 2.0, 1e-13)
+    beyond = centred_rows(as_matrix(np.array([[1.7e308, 1.7e308], [1.6e308, 1.7e308]])), backend, "float64", "raise")
+    assert_within(squared_distance_moments(beyond)[0] * (beyond.scale / 1e307) ** 2, 1.0, 1e-13)
     with pytest.raises(InvalidInputError, match=r"x has .* that lie further from the mean than float64 can say"):
         centred_rows(as_matrix(np.array([[1.7e308], [-1.7e308]])), backend, "float64", "raise")
 
@@ -130,12 +133,16 @@ def test_sparse_unit_rows_survive_extreme_norms(size):
     assert_within(rows.block(0, 3).toarray(), want, 4 * 2.0**-53)
 
 
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_taken_rows_are_the_rows(backend, layout):
+def test_taken_rows_are_the_rows(monkeypatch, backend, layout, kept):
+    if not kept:
+        monkeypatch.setattr(preparing, "RESIDENT_BYTES", 0)
     rows = unit_rows(given(values(20, 6, sparse=True), sparse=layout == "sparse"), backend, "float64", "raise")
     some = np.array([3, 0, 19, 3])
     taken, block = rows.take(some), rows.block(0, 20)
+    assert (rows.resident is not None) == (kept or rows.sparse)
     if rows.sparse:
         taken, block = taken.toarray(), block.toarray()
     assert np.array_equal(np.asarray(taken), np.asarray(block)[some])

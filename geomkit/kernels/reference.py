@@ -34,7 +34,7 @@ def unit_rows(x: Array, out: Array) -> Array:
     finite = np.isfinite(largest)
     # A power of two near the largest entry: dividing by it is exact and keeps squares inside the range.
     scale = np.exp2(np.frexp(np.where(finite & (largest > 0), largest, 1.0))[1].astype(np.float64) - 1)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         scaled = x / scale[:, None]
         norms = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))
         out[:] = scaled / np.where(norms > 0, norms, 1.0)[:, None]

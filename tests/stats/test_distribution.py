@@ -53,6 +53,15 @@ def test_quantiles_ascend_and_end_at_the_extremes(name, centre):
     assert found.quantile(1) == values.max()
 
 
+def test_each_rank_has_its_own_value():
+    values = np.sort(np.random.default_rng(2).uniform(-1, 1, 257))
+    # A share of k/256 of 257 values is the value of rank k, exactly.
+    shares = np.arange(257) / 256
+    assert_within(distribution(values).quantile(shares), values, counter_reach(values, 0, 0))
+    clumps = np.repeat([-0.75, 0.125, 0.5, 0.9], [64, 1, 100, 92])
+    assert_within(distribution(clumps).quantile(shares), clumps, counter_reach(clumps, 0, 0))
+
+
 def test_most_quantiles_of_smooth_data_are_much_finer_than_a_counter():
     values = np.random.default_rng(1).standard_normal(200_000)
     shares = np.linspace(0.01, 0.99, 99)
@@ -89,6 +98,17 @@ def test_cumulative_counts_lie_between_those_of_near_values(name, centre):
     assert (np.diff(found) >= 0).all()
     assert found[0] == 0
     assert found[-1] == len(values)
+
+
+def test_counters_are_divided_in_proportion():
+    # The counter of 1 + 2^-7 holds what lies within 2^-8 of it.
+    values = 1 + 2.0**-7 + 2.0**-8 * np.linspace(-1, 1, 1001)[1:-1]
+    found = distribution(values)
+    assert np.count_nonzero(found.counts) == 1
+    at = np.quantile(values, [0.1, 0.25, 0.5, 0.9])
+    assert_within(found.cumulative(at), 999 * np.array([0.1, 0.25, 0.5, 0.9]), 1)
+    counts, _ = found.histogram(10, (values[0], values[-1]))
+    assert_within(counts, 99.9, 1)
 
 
 @settings(max_examples=60)
