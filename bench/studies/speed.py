@@ -10,7 +10,7 @@ from bench.cases import CosineCase, interleaved
 from bench.runner import Context, Study
 from geomkit.sources import GRID
 
-N, N_QUICK = 16_384, 4_096
+N, N_QUICK = 8_192, 4_096
 ROUNDS = 5
 _QUICK_DIMS = (50, 300, 768)
 

@@ -223,8 +223,9 @@ def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision
     right = left if y is None else as_matrix(y, name="y", min_rows=1)
     check_same_width(left, right)
     which = choose(backend, on_accelerator=left.on_accelerator or right.on_accelerator)
-    if which is Backend.TORCH and left.device != right.device and left.kind == right.kind == "torch":
-        msg = f"x and y must be on one device; got {left.device} and {right.device}"
+    places = [str(matrix.device) if matrix.on_accelerator else "cpu" for matrix in (left, right)]
+    if places[0] != places[1]:
+        msg = f"x and y must be on one device; got {places[0]} and {places[1]}"
         raise InvalidInputError(msg)
     dtype = "float64" if which is Backend.REFERENCE else precision
     a = unit_rows(left, which, dtype, "raise")
