@@ -191,8 +191,8 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
         wide = found.dropna(subset=["layer"]).assign(what=lambda rows: rows.source.str.split("-").str[1])
         figure, axes = plt.subplots(figsize=(10, 5.6))
         kinds = {
-            "documents": ("news articles, mean of their tokens", "#0072B2"),
-            "tokens": ("tokens in context", "#D55E00"),
+            "documents": ("news articles, mean of all their tokens (the first, an attention sink, too)", "#0072B2"),
+            "tokens": ("tokens in context, the first of each text left out", "#D55E00"),
         }
         for what, (title, colour) in kinds.items():
             mine = wide[wide.what == what].pivot(index="layer", columns="statistic", values="value").sort_index()
