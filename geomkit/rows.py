@@ -59,7 +59,7 @@ class Rows:
     @property
     def device(self) -> Any:
         """The torch device that blocks lie on, or None."""
-        return self.matrix.device if self.backend is Backend.TORCH else None
+        return _device(self.matrix, self.backend)
 
     def block(self, start: int, stop: int) -> Any:
         """Return prepared rows ``start:stop``, in this backend's memory and dtype."""
@@ -80,12 +80,8 @@ class Rows:
         """Prepare rows ``start:stop`` in `dtype`, from the matrix as given."""
         if self.sparse:
             return self._make_sparse(start, stop, dtype)
-        backend = module(self.backend)
-        x = self.matrix.block(start, stop)
-        x = backend.as_working(x, "float64" if x.dtype.itemsize == 8 else "float32", self.device)
-        if self.backend is Backend.REFERENCE:
-            x = x.astype(np.float64)
-        out = backend.zeros((stop - start, self.matrix.d), dtype, self.device)
+        x = _as_given(self.matrix, self.backend, start, stop)
+        out = module(self.backend).zeros((stop - start, self.matrix.d), dtype, self.device)
         if self.preparation == "unit":
             load("unit_rows", self.backend)(x, out)
         else:
@@ -100,6 +96,17 @@ class Rows:
         else:
             block.data = (block.data / self.scale).astype(dtype)
         return block
+
+
+def _device(matrix: Matrix, backend: Backend) -> Any:
+    return matrix.device if backend is Backend.TORCH else None
+
+
+def _as_given(matrix: Matrix, backend: Backend, start: int, stop: int) -> Any:
+    """Dense rows before any preparation, in the backend's memory: float32 where that holds them exactly."""
+    x = matrix.block(start, stop)
+    wide = x.dtype.itemsize == 8 or backend is Backend.REFERENCE
+    return module(backend).as_working(x, "float64" if wide else "float32", _device(matrix, backend))
 
 
 def _resident(rows: Rows) -> Any:
@@ -124,15 +131,11 @@ def _norms(matrix: Matrix, backend: Backend) -> NDArray[np.float64]:
     """Euclidean norm of each row in float64, NaN where a row is not finite."""
     if matrix.kind == "sparse":
         return _sparse_norms(matrix)
-    probe = Rows(matrix, backend, "float64", "unit", np.empty(0))
-    kernel, memory = load("unit_rows", backend), module(backend)
+    kernel, memory, device = load("unit_rows", backend), module(backend), _device(matrix, backend)
     norms = np.empty(matrix.n)
     for start, stop in matrix.blocks(block_rows(matrix.d)):
-        x = matrix.block(start, stop)
-        x = memory.as_working(x, "float64" if x.dtype.itemsize == 8 else "float32", probe.device)
-        if backend is Backend.REFERENCE:
-            x = x.astype(np.float64)
-        norms[start:stop] = memory.to_numpy(kernel(x, memory.zeros(tuple(x.shape), "float64", probe.device)))
+        x = _as_given(matrix, backend, start, stop)
+        norms[start:stop] = memory.to_numpy(kernel(x, memory.zeros(tuple(x.shape), "float64", device)))
     return norms
 
 
@@ -202,8 +205,7 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) 
         squares = (norms[~unknown] / scale) ** 2
         _reject_distant(kept, squares)
         return _with_resident(Rows(kept, backend, dtype, "centred", squares, scale, np.zeros(kept.d)))
-    first = np.asarray(module(backend).to_numpy(kept.block(0, 1)) if kept.on_accelerator else kept.block(0, 1))[0]
-    origin = first.astype(np.float64)
+    origin = module(backend).to_numpy(_as_given(kept, backend, 0, 1))[0].astype(np.float64)
     shifted = Rows(kept, backend, "float64", "centred", np.empty(0), scale, origin)
     total = np.zeros(kept.d)
     for start, stop in kept.blocks(block_rows(kept.d)):

@@ -11,7 +11,7 @@ from geomkit.kernels.cpu import SUMS, distances_in_place
 Array = NDArray[Any]
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=SUMS)
 def _sparse_product(
     starts: Array, columns: Array, values: Array, b_starts: Array, b_rows: Array, b_values: Array, out: Array
 ) -> None:
@@ -35,16 +35,16 @@ def sparse_euclidean(a: Any, b: Any, out: Array, a_squares: Array, b_squares: Ar
     distances_in_place(out, a_squares.astype(out.dtype), b_squares.astype(out.dtype))
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _power(share: float, p: float) -> float:
     if p == 1.0:
         return share
     if p == 0.5:
-        return np.sqrt(share)  # type: ignore[no-any-return]
+        return np.sqrt(share)
     return share * share if p == 2.0 else share**p
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _sparse_powers(
     starts: Array, columns: Array, values: Array, b_starts: Array, b_columns: Array, b_values: Array,
     d: int, out: Array, p: float,
