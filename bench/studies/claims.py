@@ -60,7 +60,7 @@ def _dimensions(context: Context) -> Finding:
     )
 
 
-_WIDE = ("sphere-512", "sphere-768", "sphere-1024", "lsa-512", "lsa-1024", "use-512", "smollm2-input-576",
+_WIDE = ("sphere-512", "sphere-768", "sphere-1024", "lsa-512", "lsa-1024", "use-512", "mpnet-768", "smollm2-input-576",
          "smollm2-documents-layer00-576", "smollm2-documents-layer16-576", "smollm2-documents-layer30-576")  # fmt: skip
 
 
