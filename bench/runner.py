@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geomkit.errors import InvalidInputError
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -29,6 +31,8 @@ class Study:
     name: str
     about: str
     run: Callable[["Context"], None]
+    reads: tuple[str, ...] = ()
+    """Files of other studies that it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,11 @@ class Context:
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Write a figure as SVG and PNG."""
+        from geomkit.report.figures import save
+
         for suffix in ("svg", "png"):
             with self._file(f"{name}.{suffix}") as path:
-                figure.savefig(path, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+                save(figure, path, suffix)
 
     @contextmanager
     def _file(self, name: str) -> Iterator[Path]:
@@ -87,7 +93,11 @@ def run(study: Study, context: Context, *, force: bool = False) -> bool:
         Whether it ran.
     """
     stamp = context.out / ".stamps" / f"{study.name}.json"
-    key = _key(context)
+    missing = [name for name in study.reads if not (context.out / name).is_file()]
+    if missing:
+        msg = f"study {study.name} reads {', '.join(missing)} in {context.out}; run the study that writes it first"
+        raise InvalidInputError(msg)
+    key = _key(study, context)
     if not force and _is_current(stamp, key, context.out):
         context.say("up to date")
         return False
@@ -114,7 +124,7 @@ def _is_current(stamp: Path, key: str, out: Path) -> bool:
         return False
 
 
-def _key(context: Context) -> str:
+def _key(study: Study, context: Context) -> str:
     """Everything that the files depend on: code, pins, settings, and which optional data is here."""
     from geomkit.sources.catalogue import PACKAGES
     from geomkit.sources.fetch import is_cached
@@ -125,7 +135,8 @@ def _key(context: Context) -> str:
     for path in [*code, *styles, ROOT / "constraints.txt"]:
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     here = sorted(name for name, package in PACKAGES.items() if not package.core and is_cached(package))
-    settings = (context.study, context.quick, context.everything, context.seed, here, platform.python_version())
+    read = [_sha256(context.out / name) for name in study.reads]
+    settings = (read, context.study, context.quick, context.everything, context.seed, here, platform.python_version())
     digest.update(repr(settings).encode())
     return digest.hexdigest()
 

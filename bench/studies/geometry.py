@@ -12,7 +12,6 @@ from bench import inputs
 from bench.runner import Context, Study
 from bench.tidy import NOT_MEASURED, Row, frame
 from geomkit import nulls, sources
-from geomkit.report import figures
 from geomkit.stats.concentration import Concentration
 from geomkit.stats.cosine import CosineStats
 from geomkit.stats.orthogonality import orthogonality_of
@@ -35,14 +34,13 @@ FEATURED = (
     "minilm-384", "use-512", "smollm2-input-576", "smollm2-documents-layer00-576",
     "smollm2-documents-layer16-576", "smollm2-documents-layer30-576",
 )  # fmt: skip
-"""Sources whose whole distribution is written out for the figure."""
+"""Sources whose whole distribution is written out for a figure."""
 
 _CONCENTRATION = ("relative_variance", "relative_variance_squared", "relative_contrast", "nearest_to_mean")
 
 
 def run(context: Context) -> None:
-    """Measure all sources, write results/geometry.csv, results/cosine_histograms.csv and four figures."""
-    n = inputs.rows(context)
+    """Measure all sources and write results/geometry.csv and results/cosine_histograms.csv."""
     rows: list[Row] = []
     histograms: list[pd.DataFrame] = []
     for name in tqdm(inputs.names(context), desc="geometry", unit="source", disable=None):
@@ -59,13 +57,8 @@ def run(context: Context) -> None:
             histograms.append(_histogram(found, cosines))
         if not context.quick and found.family != "random":
             rows += _whole(name, context)
-    table, shapes = frame(rows), pd.concat(histograms, ignore_index=True)
-    context.table("geometry.csv", table)
-    context.table("cosine_histograms.csv", shapes)
-    context.figure("cosine_distribution", figures.cosine_distribution(shapes))
-    context.figure("orthogonality", figures.orthogonality(table, EPS, n))
-    context.figure("concentration", figures.concentration(table, n))
-    context.figure("layers", figures.layers(table, n))
+    context.table("geometry.csv", frame(rows))
+    context.table("cosine_histograms.csv", pd.concat(histograms, ignore_index=True))
 
 
 def _cosine_rows(found: sources.Vectors, cosines: CosineStats, seed: int) -> list[Row]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FAMILIES", "concentration", "cosine_distribution", "layers", "orthogonality"]
+__all__ = ["FAMILIES", "concentration", "cosine_distribution", "layers", "orthogonality", "save"]
 
 STYLE = Path(__file__).with_name("geomkit.mplstyle")
 
@@ -33,6 +33,12 @@ def _styled() -> Iterator[None]:
     mpl.use("agg")
     with style.context(STYLE):
         yield
+
+
+def save(figure: "Figure", path: Path, suffix: str) -> None:
+    """Write a figure as ``svg`` or ``png``; the same figure gives the same bytes."""
+    with _styled():
+        figure.savefig(path, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
 
 
 def cosine_distribution(shapes: "pd.DataFrame") -> "Figure":
@@ -100,9 +106,7 @@ def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
         _dimensions(axes, (50, 100, 200, 300, 512, 1024, 2048, 4096, 11_293, 30_925))
         axes.set_ylabel(f"share of pairs with |cosine| ≤ {eps:g}")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-        axes.set_title(
-            "Random directions are nearly orthogonal in 512 to 1024 dimensions; language-model vectors are not"
-        )
+        axes.set_title("In 512 to 1024 dimensions random directions are nearly orthogonal; language models far less so")
         return figure
 
 

@@ -8,6 +8,7 @@ import pytest
 from bench import __main__ as command
 from bench import runner
 from bench.studies import STUDIES
+from geomkit.errors import InvalidInputError
 
 
 def make(out, **settings):
@@ -111,3 +112,15 @@ def test_an_error_in_a_study_is_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(STUDIES, "speed", runner.Study("speed", "", refuse))
     assert command.main(["speed", "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "bench: No space left"
+
+
+def test_a_study_that_reads_runs_again_when_what_it_reads_changes(tmp_path):
+    runs = []
+    study = runner.Study("toy", "", lambda _: runs.append(1), reads=("table.csv",))
+    with pytest.raises(InvalidInputError, match=r"table\.csv"):
+        runner.run(study, make(tmp_path))
+    (tmp_path / "table.csv").write_text("a\n1\n")
+    assert [runner.run(study, make(tmp_path)), runner.run(study, make(tmp_path))] == [True, False]
+    (tmp_path / "table.csv").write_text("a\n2\n")
+    assert runner.run(study, make(tmp_path)) is True
+    assert len(runs) == 2

@@ -70,3 +70,12 @@ def test_distribution_draws_density_and_null():
     assert {1.5} in heights
     assert {0.7} in heights
     assert axes.lines[0].get_xdata()[0] == pytest.approx(-0.99)
+
+
+def test_saving_twice_gives_the_same_bytes(table, tmp_path):
+    for suffix in ("svg", "png"):
+        for name in ("a", "b"):
+            figures.save(figures.layers(table, 100), tmp_path / f"{name}.{suffix}", suffix)
+        first = (tmp_path / f"a.{suffix}").read_bytes()
+        assert len(first) > 1000
+        assert first == (tmp_path / f"b.{suffix}").read_bytes()
