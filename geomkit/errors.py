@@ -1,4 +1,4 @@
-"""Every exception and warning that geomkit raises.
+"""Every exception that geomkit raises.
 
 All derive from `GeomkitError`, so a caller can catch the package's own refusals and let bugs through. A message says
 which argument was wrong, what it was, and what it must be.
@@ -27,7 +27,3 @@ class SourceUnavailableError(GeomkitError, RuntimeError):
 
 class IntegrityError(GeomkitError, RuntimeError):
     """Fetched or cached data is not what the catalogue says: checksum, size, a truncated or hostile archive."""
-
-
-class GeomkitWarning(UserWarning):
-    """Something a caller should know that changes no answer."""

@@ -12,7 +12,8 @@ from bench.intervals import jackknife
 from bench.runner import Context, Study
 from bench.studies.geometry import EPS
 from geomkit import nulls, sources
-from geomkit.sources import corpora
+from geomkit.sources import corpora, tfidf
+from geomkit.sources.catalogue import HUB
 
 Z95 = 1.96
 MARGIN = 0.01
@@ -44,19 +45,30 @@ class Claim:
 def _dimensions(context: Context) -> Finding:
     """C1: the dimensions that each technique really has here."""
     del context
-    real = [source for source in sources.SOURCES.values() if source.family != "random"]
-    native = [s for s in real if not s.name.startswith(("lsa", "projection"))]
-    spans = {f: sorted({s.dim for s in native if s.family == f}) for f in ("tfidf", "word2vec", "llm")}
-    below = [dim for dim in spans["llm"] if dim < 768]
-    figure = [f"{family}: {', '.join(f'{dim:,}' for dim in dims)}" for family, dims in spans.items()]
+    real = [
+        s for s in sources.SOURCES.values() if s.family != "random" and not s.name.startswith(("lsa", "projection"))
+    ]
+    here = [s for s in real if not s.origin.startswith(tuple(HUB))]
+    spans = {family: sorted({s.dim for s in here if s.family == family}) for family in ("tfidf", "word2vec", "llm")}
+    expected: dict[str, Callable[[int], bool]] = {
+        "tfidf": lambda dim: dim == tfidf.DOCUMENTS,
+        "word2vec": lambda dim: 50 <= dim <= 300,
+        "llm": lambda dim: dim >= 768,
+    }
+    verdicts = []
+    for family, holds in expected.items():
+        split = {
+            word: [f"{d:,}" for d in spans[family] if holds(d) is yes]
+            for word, yes in (("holds", True), ("fails", False))
+        }
+        verdicts.append(
+            f"{family}: " + ", ".join(f"{word} at {', '.join(dims)}" for word, dims in split.items() if dims)
+        )
     return Finding(
-        figure=figure,
+        figure=[f"{family}: {', '.join(f'{dim:,}' for dim in dims)}" for family, dims in spans.items()],
         null=["none: a count"],
         interval=["exact"],
-        verdict=(
-            "holds for Word2Vec (50 to 300); holds for TF-IDF only of terms (11,293 documents), documents having one "
-            f"dimension a term (30,925); fails for language models below 768 ({', '.join(map(str, below))})"
-        ),
+        verdict="; ".join(verdicts) + f" (20 Newsgroups has {tfidf.DOCUMENTS:,} documents)",
     )
 
 

@@ -214,8 +214,3 @@ def _refuse_escape(entry: zipfile.ZipInfo, what: str) -> None:
     if climbs or rooted or linked or "\0" in entry.orig_filename:
         msg = f"{what} has an entry that reaches outside its folder: {entry.filename!r}"
         raise IntegrityError(msg)
-
-
-def status() -> list[tuple[Package, bool, int]]:
-    """Return each package with whether it is cached and how many bytes it takes there."""
-    return [(package, is_cached(package), cached_size(package)) for package in PACKAGES.values()]
