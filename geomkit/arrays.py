@@ -85,7 +85,18 @@ class Matrix:
 
     def block(self, start: int, stop: int) -> Any:
         """Dense rows in float32, or in float64 where float32 could not hold the stored values exactly."""
-        block = self.rows(start, stop)
+        return self._dense(self.rows(start, stop))
+
+    def take(self, numbers: NDArray[np.int64]) -> Any:
+        """Return the rows with these numbers, dense, as `block` does."""
+        kept = numbers if self.keep is None else self.keep[numbers]
+        if self.kind == "torch":
+            import torch
+
+            return self._dense(self.data[torch.from_numpy(kept).to(self.data.device)])
+        return self._dense(self.data[kept])
+
+    def _dense(self, block: Any) -> Any:
         wide = self.dtype not in {"float16", "bfloat16", "float32", "int8", "uint8", "int16", "uint16"}
         if self.kind == "sparse":
             block = block.toarray()

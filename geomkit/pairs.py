@@ -5,8 +5,6 @@ or above the diagonal are computed, so every unordered pair is seen once. Each w
 copies of the reducers, which are merged at the end.
 """
 
-import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geomkit.kernels import Backend, load, module
-from geomkit.rows import Rows
+from geomkit.rows import Rows, processors
+from geomkit.scores import Scores
 
-__all__ = ["PairReducer", "RowRanges", "Tally", "Tiles", "sweep"]
+__all__ = ["PairReducer", "Tiles", "ieee", "processors", "sweep"]
 
 TILE = 768
 """Rows and columns of a tile: 2.25 MiB in float32, large enough to hide the cost of a call, small enough for cache."""
@@ -36,9 +34,9 @@ BLOCK_BYTES = 2**26
 class Tiles:
     """What a tile is: which kernel turns two blocks of prepared rows into numbers about their pairs."""
 
-    rows: Rows
+    rows: Rows | Scores
     kernel: str
-    """``gram``, ``euclidean`` or ``minkowski``."""
+    """``gram``, ``euclidean`` or ``minkowski``; scores are for ``gram`` alone."""
     p: float = 2.0
 
     @property
@@ -57,12 +55,12 @@ class Tiles:
         def tile(i: slice, j: slice) -> Any:
             nonlocal held
             if held[0] != i:
-                held = (i, rows.block(i.start, i.stop))
+                held = (i, rows.left(i.start, i.stop))
             a = held[1]
-            b = a if i == j else rows.block(j.start, j.stop)
+            b = rows.right(j.start, j.stop)
             height, width = i.stop - i.start, j.stop - j.start
             out = scratch[: height * width].reshape(height, width)
-            if self.kernel == "euclidean":
+            if isinstance(rows, Rows) and self.kernel == "euclidean":
                 kernel(a, b, out, rows.squares[i], rows.squares[j])
             elif self.kernel == "minkowski":
                 kernel(a, b, out, self.p)
@@ -84,109 +82,6 @@ class PairReducer(Protocol):
 
     def merge(self, other: Self) -> None:
         """Take in what a sibling has seen."""
-
-
-class ExactSum:
-    """A sum of float64 terms without rounding, so that it is the same to the bit in any order."""
-
-    _UNIT = 2**1074
-
-    def __init__(self) -> None:
-        self.units = 0
-
-    def add(self, value: float) -> None:
-        """Add one finite term."""
-        numerator, denominator = value.as_integer_ratio()
-        self.units += numerator * (self._UNIT // denominator)
-
-    def merge(self, other: Self) -> None:
-        """Add another sum."""
-        self.units += other.units
-
-    def __float__(self) -> float:
-        return self.units / self._UNIT
-
-
-class Tally:
-    """The distribution of the values: counts of bfloat16 bit patterns, power sums, extremes.
-
-    Counts are of ``value - centre``, so resolution is finest near `centre`. Merging is exact and order-free.
-    """
-
-    def __init__(self, backend: Backend, centre: float, device: Any = None) -> None:
-        memory = module(backend)
-        self.backend, self.device = backend, device
-        self.centre = float(np.float32(centre))
-        self._kernel = load("tally", backend)
-        self._counts = memory.zeros((4, 65536), "int64", device)
-        self._sums = memory.zeros((4,), "float64", device)
-        self._extremes = memory.zeros((2,), "float64", device)
-        self._extremes[0], self._extremes[1] = math.inf, -math.inf
-        self.power_sums = [ExactSum() for _ in range(4)]
-
-    def spawn(self) -> Self:
-        """Return an empty tally about the same centre."""
-        return type(self)(self.backend, self.centre, self.device)
-
-    def update(self, tile: Any, rows: slice, cols: slice) -> None:
-        """Count the pairs of one tile."""
-        self._sums[:] = 0
-        self._kernel(tile, rows == cols, self.centre, self._counts, self._sums, self._extremes)
-        for total, term in zip(self.power_sums, module(self.backend).to_numpy(self._sums), strict=True):
-            total.add(float(term))
-
-    def merge(self, other: Self) -> None:
-        """Add the counts and sums of a sibling."""
-        self._counts += other._counts
-        for own, term in zip(self.power_sums, other.power_sums, strict=True):
-            own.merge(term)
-        self._extremes[0] = min(self._extremes[0], other._extremes[0])
-        self._extremes[1] = max(self._extremes[1], other._extremes[1])
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """How many pairs had each bit pattern of ``bfloat16(value - centre)``, (65536,)."""
-        banks: NDArray[np.int64] = module(self.backend).to_numpy(self._counts)
-        return np.asarray(banks.sum(axis=0))
-
-    @property
-    def extremes(self) -> tuple[float, float]:
-        """Least and largest value."""
-        low, high = module(self.backend).to_numpy(self._extremes)
-        return float(low), float(high)
-
-
-class RowRanges:
-    """Least, largest and sum of each row's values over all other rows, from both triangles of each tile.
-
-    Least and largest merge exactly; sums to a few units in the last place of float64.
-    """
-
-    def __init__(self, backend: Backend, n: int, device: Any = None) -> None:
-        self.backend, self.n, self.device = backend, n, device
-        self._kernel = load("row_ranges", backend)
-        self._state = module(backend).zeros((3, n), "float64", device)
-        self._state[0], self._state[1] = math.inf, -math.inf
-
-    def spawn(self) -> Self:
-        """Return an empty sibling."""
-        return type(self)(self.backend, self.n, self.device)
-
-    def update(self, tile: Any, rows: slice, cols: slice) -> None:
-        """Update the rows on both sides of one tile."""
-        self._kernel(tile, rows == cols, self._state[:, rows], self._state[:, cols])
-
-    def merge(self, other: Self) -> None:
-        """Widen by what a sibling has seen."""
-        memory = module(self.backend)
-        own, new = memory.to_numpy(self._state), memory.to_numpy(other._state)
-        merged = np.stack([np.minimum(own[0], new[0]), np.maximum(own[1], new[1]), own[2] + new[2]])
-        self._state = memory.as_working(merged, "float64", self.device)
-
-    @property
-    def ranges(self) -> NDArray[np.float64]:
-        """(least, largest, sum) of each row, (3, n)."""
-        return np.asarray(module(self.backend).to_numpy(self._state))
 
 
 def sweep(
@@ -212,30 +107,43 @@ def sweep(
     """
     rows = tiles.rows
     size = size or _tile_size(tiles)
-    workers = (threads or processors()) if rows.backend is Backend.CPU else 1
     schedule = list(_schedule(rows.n, size))
+    if rows.resident is not None:
+        # Neighbours of a row in the input are often near it: candidates found early leave out more later.
+        schedule.sort(key=lambda tile: tile[1].start - tile[0].start)
+    workers = (threads or processors()) if rows.backend is Backend.CPU else 1
     workers = min(workers, len(schedule))
     if workers == 1:
         # A single tile is left to BLAS's own threads, unless the caller set their number.
-        with _one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
-            _work(tiles, size, schedule, reducers)
+        with ieee(), _one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
+            _work(tiles, size, iter(schedule), reducers)
         return
     siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
-    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
-        shares = [schedule[w::workers] for w in range(workers)]
-        for done in [pool.submit(_work, tiles, size, *each) for each in zip(shares, siblings, strict=True)]:
+    # Workers take the next tile when they are done with one, so that none waits for another at the end.
+    shared = _Shared(schedule)
+    with _one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(_work, tiles, size, shared, mine) for mine in siblings]:
             done.result()
     for mine in siblings:
         for reducer, other in zip(reducers, mine, strict=True):
             reducer.merge(other)
 
 
-def processors() -> int:
-    """How many processors this process may use; not every system says which."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class _Shared:
+    """An iterator that several threads may draw from."""
+
+    def __init__(self, items: Sequence[tuple[slice, slice]]) -> None:
+        self._items, self._lock = iter(items), threading.Lock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[slice, slice]:
+        with self._lock:
+            return next(self._items)
 
 
-def _work(tiles: Tiles, size: int, schedule: list[tuple[slice, slice]], reducers: Sequence[PairReducer]) -> None:
+def _work(tiles: Tiles, size: int, schedule: Iterator[tuple[slice, slice]], reducers: Sequence[PairReducer]) -> None:
     compute = tiles.worker(size)
     for i, j in schedule:
         tile = compute(i, j)
@@ -249,7 +157,8 @@ def _tile_size(tiles: Tiles) -> int:
     size = TILE_OF_DIFFERENCES if tiles.kernel == "minkowski" else TILE
     if rows.resident is not None:
         return size
-    return max(64, min(size, BLOCK_BYTES // (2 * rows.matrix.d * np.dtype(rows.dtype).itemsize)))
+    itemsize = 2 if rows.rounded else np.dtype(rows.dtype).itemsize
+    return max(64, min(size, BLOCK_BYTES // (2 * rows.matrix.d * itemsize)))
 
 
 def _schedule(n: int, size: int) -> Iterator[tuple[slice, slice]]:
@@ -260,6 +169,40 @@ def _schedule(n: int, size: int) -> Iterator[tuple[slice, slice]]:
 
 
 _BLAS = threading.RLock()
+
+
+@contextmanager
+def ieee() -> Iterator[None]:
+    """Keep torch's products from rounding more than their rows, whatever the process allows: error bounds rest on it.
+
+    Those settings belong to the process, so one sweep at a time may change them.
+    """
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    with _BLAS:
+        settings = _strict_settings(torch)
+        allowed = [getattr(owner, name) for owner, name, _ in settings]
+        for owner, name, strict in settings:
+            setattr(owner, name, strict)
+        try:
+            yield
+        finally:
+            for (owner, name, _), before in zip(settings, allowed, strict=True):
+                setattr(owner, name, before)
+
+
+def _strict_settings(torch: Any) -> list[tuple[Any, str, Any]]:
+    """Owner, name and strict value of every setting that lets a product be less exact than its rows and float32."""
+    cuda = torch.backends.cuda.matmul
+    sums = (cuda, "allow_bf16_reduced_precision_reduction", False)
+    if hasattr(cuda, "fp32_precision"):
+        # Since torch 2.9 each kind of product has its own; the one of the process cannot be read once they differ.
+        return [sums, (cuda, "fp32_precision", "ieee"), (torch.backends.mkldnn.matmul, "fp32_precision", "ieee")]
+    return [sums, (cuda, "allow_tf32", False)]
 
 
 @contextmanager

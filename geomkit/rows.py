@@ -5,6 +5,9 @@ the input stays bounded however many rows there are.
 """
 
 import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +17,17 @@ from numpy.typing import NDArray
 from geomkit.arrays import Matrix, reject_rows
 from geomkit.kernels import Backend, load, module
 
-__all__ = ["Rows", "centred_rows", "pair_cosines_by_row", "squared_distance_moments", "unit_rows"]
+__all__ = [
+    "Rows",
+    "as_given",
+    "centred_rows",
+    "direction_norms",
+    "each_block",
+    "rescaled",
+    "squared_distance_moments",
+    "taken",
+    "unit_rows",
+]
 
 RESIDENT_BYTES = 2**28
 """Prepared rows up to this size are kept; larger ones are made again for every tile."""
@@ -61,11 +74,19 @@ class Rows:
         """The torch device that blocks lie on, or None."""
         return _device(self.matrix, self.backend)
 
+    @property
+    def rounded(self) -> bool:
+        """Whether tiles are bfloat16."""
+        return False
+
     def block(self, start: int, stop: int) -> Any:
         """Return prepared rows ``start:stop``, in this backend's memory and dtype."""
         if self.resident is not None:
             return self.resident[start:stop]
         return self.make(start, stop, self.dtype)
+
+    left = right = block
+    """Both factors of a product of pairs."""
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """Return prepared rows with these numbers."""
@@ -80,7 +101,7 @@ class Rows:
         """Prepare rows ``start:stop`` in `dtype`, from the matrix as given."""
         if self.sparse:
             return self._make_sparse(start, stop, dtype)
-        x = _as_given(self.matrix, self.backend, start, stop)
+        x = as_given(self.matrix, self.backend, start, stop)
         out = module(self.backend).zeros((stop - start, self.matrix.d), dtype, self.device)
         if self.preparation == "unit":
             load("unit_rows", self.backend)(x, out)
@@ -102,9 +123,17 @@ def _device(matrix: Matrix, backend: Backend) -> Any:
     return matrix.device if backend is Backend.TORCH else None
 
 
-def _as_given(matrix: Matrix, backend: Backend, start: int, stop: int) -> Any:
+def as_given(matrix: Matrix, backend: Backend, start: int, stop: int) -> Any:
     """Dense rows before any preparation, in the backend's memory: float32 where that holds them exactly."""
-    x = matrix.block(start, stop)
+    return _placed(matrix, backend, matrix.block(start, stop))
+
+
+def taken(matrix: Matrix, backend: Backend, numbers: NDArray[np.int64]) -> Any:
+    """Return the rows with these numbers, as `as_given` does."""
+    return _placed(matrix, backend, matrix.take(numbers))
+
+
+def _placed(matrix: Matrix, backend: Backend, x: Any) -> Any:
     wide = x.dtype.itemsize == 8 or backend is Backend.REFERENCE
     return module(backend).as_working(x, "float64" if wide else "float32", _device(matrix, backend))
 
@@ -114,7 +143,7 @@ def _resident(rows: Rows) -> Any:
     if rows.sparse:
         # Prepared CSR rows are no larger than the input.
         return rows.make(0, rows.n, rows.dtype)
-    if rows.n * rows.matrix.d * np.dtype(rows.dtype).itemsize > RESIDENT_BYTES:
+    if _bytes(rows.matrix, rows.dtype) > RESIDENT_BYTES:
         return None
     whole = module(rows.backend).zeros((rows.n, rows.matrix.d), rows.dtype, rows.device)
     for start, stop in rows.matrix.blocks(block_rows(rows.matrix.d)):
@@ -127,6 +156,51 @@ def block_rows(d: int) -> int:
     return max(1, BLOCK_ENTRIES // d)
 
 
+def processors() -> int:
+    """How many processors this process may use; not every system says which."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def each_block(matrix: Matrix, backend: Backend, threads: int, work: Callable[[int, int], Any]) -> list[Any]:
+    """Call ``work(start, stop)`` for consecutive blocks of rows, and return what it returned, in their order.
+
+    Threads work on the CPU backend's blocks, whose kernels let go of the interpreter; the others use their own.
+    """
+    blocks = list(matrix.blocks(block_rows(matrix.d)))
+    if threads == 1 or backend is not Backend.CPU or len(blocks) == 1:
+        return [work(*block) for block in blocks]
+    with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
+        return list(pool.map(lambda block: work(*block), blocks))
+
+
+def direction_norms(matrix: Matrix, backend: Backend, threads: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Norm of each row, NaN where it is not finite, and the sum of the unit rows of all others.
+
+    Returns
+    -------
+    norms : (n,) float64
+    total : (d,) float64
+        Added up block by block in the order of the rows, whatever the number of threads.
+    """
+    if matrix.kind == "sparse":
+        scaled, row_of, norms, scale = _scaled(matrix.rows(0, matrix.n))
+        usable = np.isfinite(norms) & (norms > 0)
+        weights = np.where(usable[row_of], scaled / np.where(usable, norms, 1.0)[row_of], 0.0)
+        columns = matrix.rows(0, matrix.n).indices
+        total: Any = np.bincount(columns, weights=weights, minlength=matrix.d)
+        with np.errstate(over="ignore"):
+            return norms * scale, total
+    kernel, memory, device = load("unit_sums", backend), module(backend), _device(matrix, backend)
+    norms = np.empty(matrix.n)
+
+    def work(start: int, stop: int) -> NDArray[np.float64]:
+        total = memory.zeros((matrix.d,), "float64", device)
+        norms[start:stop] = memory.to_numpy(kernel(as_given(matrix, backend, start, stop), total))
+        return np.asarray(memory.to_numpy(total))
+
+    return norms, np.sum(each_block(matrix, backend, threads, work), axis=0)
+
+
 def _norms(matrix: Matrix, backend: Backend) -> NDArray[np.float64]:
     """Euclidean norm of each row in float64, NaN where a row is not finite."""
     if matrix.kind == "sparse":
@@ -134,7 +208,7 @@ def _norms(matrix: Matrix, backend: Backend) -> NDArray[np.float64]:
     kernel, memory, device = load("unit_rows", backend), module(backend), _device(matrix, backend)
     norms = np.empty(matrix.n)
     for start, stop in matrix.blocks(block_rows(matrix.d)):
-        x = _as_given(matrix, backend, start, stop)
+        x = as_given(matrix, backend, start, stop)
         norms[start:stop] = memory.to_numpy(kernel(x, memory.zeros(tuple(x.shape), "float64", device)))
     return norms
 
@@ -143,6 +217,14 @@ def _sparse_norms(matrix: Matrix) -> NDArray[np.float64]:
     _, _, norms, scale = _scaled(matrix.rows(0, matrix.n))
     with np.errstate(over="ignore"):
         return norms * scale
+
+
+def rescaled(matrix: Matrix) -> tuple[Matrix, NDArray[np.float64]]:
+    """Sparse rows over powers of two near their largest entries, in a copy, and their norms then."""
+    scaled, _, norms, _ = _scaled(matrix.data)
+    parts = scaled, matrix.data.indices, matrix.data.indptr
+    copy = replace(matrix, data=type(matrix.data)(parts, shape=matrix.data.shape), dtype="float64")
+    return copy, norms if matrix.keep is None else norms[matrix.keep]
 
 
 def _scaled(block: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
@@ -176,17 +258,43 @@ def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> 
     InvalidInputError
         Rows are not finite or zero, and ``on_invalid="raise"``; or fewer than two rows are left.
     """
-    norms = _norms(matrix, backend)
+    whole: Any = None
+    if matrix.kind == "sparse":
+        norms = _sparse_norms(matrix)
+    else:
+        whole, norms = _all_units(matrix, backend, dtype)
     unknown, zero = np.isnan(norms), norms == 0
     if on_invalid == "raise":
         reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
         reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
     kept = reject_rows(matrix, unknown | zero, "are not finite or zero", on_invalid, 2)
-    return _with_resident(Rows(kept, backend, dtype, "unit", np.ones(kept.n)))
+    rows = Rows(kept, backend, dtype, "unit", np.ones(kept.n))
+    if whole is None or kept.n < matrix.n:
+        return _finished(rows, keep=True)
+    return replace(rows, resident=whole)
 
 
-def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
-    """Rows less their mean, scaled by a power of two to norms of at most 1.
+def _all_units(matrix: Matrix, backend: Backend, dtype: str) -> tuple[Any, NDArray[np.float64]]:
+    """All unit rows where they are small enough, else None, and the norms: both from one reading."""
+    if _bytes(matrix, dtype) > RESIDENT_BYTES:
+        return None, _norms(matrix, backend)
+    kernel, memory, device = load("unit_rows", backend), module(backend), _device(matrix, backend)
+    norms, whole = np.empty(matrix.n), memory.zeros((matrix.n, matrix.d), dtype, device)
+
+    def work(start: int, stop: int) -> None:
+        x = as_given(matrix, backend, start, stop)
+        norms[start:stop] = memory.to_numpy(kernel(x, whole[start:stop]))
+
+    each_block(matrix, backend, processors(), work)
+    return whole, norms
+
+
+def _bytes(matrix: Matrix, dtype: str) -> int:
+    return matrix.n * matrix.d * np.dtype(dtype).itemsize
+
+
+def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, *, keep: bool = True) -> Rows:
+    """Rows less their mean, scaled by a power of two to norms of at most 1; `keep` holds small ones resident.
 
     The mean is taken relative to the first row, so that identical rows become exactly zero and a far-away origin costs
     no digits.
@@ -204,8 +312,8 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) 
     if matrix.kind == "sparse":
         squares = (norms[~unknown] / scale) ** 2
         _reject_distant(kept, squares)
-        return _with_resident(Rows(kept, backend, dtype, "centred", squares, scale, np.zeros(kept.d)))
-    origin = module(backend).to_numpy(_as_given(kept, backend, 0, 1))[0].astype(np.float64)
+        return _finished(Rows(kept, backend, dtype, "centred", squares, scale, np.zeros(kept.d)), keep=keep)
+    origin = module(backend).to_numpy(as_given(kept, backend, 0, 1))[0].astype(np.float64)
     shifted = Rows(kept, backend, "float64", "centred", np.empty(0), scale, origin)
     total = np.zeros(kept.d)
     for start, stop in kept.blocks(block_rows(kept.d)):
@@ -217,8 +325,9 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) 
         block = centred.make(start, stop, "float64")
         squares[start:stop] = module(backend).to_numpy((block * block).sum(1))
     _reject_distant(kept, squares)
-    further = _power_of_two(math.sqrt(float(squares.max())))
-    return _with_resident(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean))
+    # The reciprocal of the whole scale must be a number, too.
+    further = max(_power_of_two(math.sqrt(float(squares.max()))), 2.0**-1022 / scale)
+    return _finished(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean), keep=keep)
 
 
 def _reject_distant(matrix: Matrix, squares: NDArray[np.float64]) -> None:
@@ -226,36 +335,14 @@ def _reject_distant(matrix: Matrix, squares: NDArray[np.float64]) -> None:
 
 
 def _power_of_two(value: float) -> float:
-    """Power of two just above a norm, or the largest there is; 1 for a norm of 0."""
+    """Power of two just above a norm, or the nearest whose reciprocal is a number; 1 for a norm of 0."""
     if math.isinf(value):
         return 2.0**1023
-    return math.ldexp(1.0, min(math.frexp(value)[1], 1023)) if value > 0 else 1.0
+    return math.ldexp(1.0, max(-1022, min(math.frexp(value)[1], 1023))) if value > 0 else 1.0
 
 
-def _with_resident(rows: Rows) -> Rows:
-    return replace(rows, resident=_resident(rows))
-
-
-def pair_cosines_by_row(rows: Rows) -> tuple[float, NDArray[np.float64]]:
-    """Mean cosine over all distinct pairs, and each row's mean cosine with the others, in one pass each.
-
-    Returns
-    -------
-    mean : float
-        (|s|² - n) / (n (n - 1)) with s the sum of the unit rows, in float64 throughout.
-    by_row : (n,) float64
-        (x̂_i · s - 1) / (n - 1).
-    """
-    n, memory = rows.n, module(rows.backend)
-    size = block_rows(rows.matrix.d)
-    total: Any = 0.0
-    for start, stop in rows.matrix.blocks(size):
-        total = total + rows.make(start, stop, "float64").sum(0)
-    by_row = np.empty(n)
-    for start, stop in rows.matrix.blocks(size):
-        by_row[start:stop] = memory.to_numpy(rows.make(start, stop, "float64") @ total)
-    squared = float((total * total).sum())
-    return (squared - n) / (n * (n - 1)), (by_row - 1) / (n - 1)
+def _finished(rows: Rows, *, keep: bool) -> Rows:
+    return replace(rows, resident=_resident(rows)) if keep else rows
 
 
 def squared_distance_moments(rows: Rows) -> tuple[float, float]:

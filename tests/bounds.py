@@ -1,11 +1,12 @@
 """Error bounds, derived from the length of a sum and the unit roundoff of its accumulator, and how to hold to them."""
 
+import ml_dtypes
 import numpy as np
 
 
 def unit(dtype):
     """Unit roundoff: half the distance from 1 to the next number."""
-    return float(np.finfo(dtype).eps) / 2
+    return float(ml_dtypes.finfo(dtype).eps) / 2
 
 
 def gamma(length, dtype):

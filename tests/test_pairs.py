@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from geomkit import pairs
 from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
-from geomkit.kernels import Backend
-from geomkit.pairs import ExactSum, RowRanges, Tally, Tiles, sweep
+from geomkit.kernels import Backend, cpu_product
+from geomkit.pairs import Tiles, sweep
+from geomkit.reducers import Tally
 from geomkit.rows import Rows, centred_rows, unit_rows
 from geomkit.stats.concentration import concentration
 from geomkit.stats.cosine import cosine_stats
-from tests.bounds import assert_within, gamma
+from tests import precision
+from tests.bounds import assert_within
+from tests.precision import STRICT, permissions
 
 N = 35
 SIZES = [1, 2, 31, 32, 33, N - 1, N, N + 1]
@@ -86,100 +89,6 @@ def test_tally_ignores_the_order_of_rows(order):
     x = rows.resident[list(order)]
     permuted = Rows(as_matrix(x), Backend.CPU, "float64", "unit", np.ones(N), resident=x)
     assert_tally_is(tallied(permuted, size=16), products_above_diagonal(rows))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_tallies_merge_to_the_bit_in_any_order(backend):
-    rng = np.random.default_rng(8)
-    # Values over many magnitudes, so that floating-point sums would show the order.
-    values = rng.standard_normal((40, 6, 11)) * 10.0 ** rng.integers(-8, 4, (40, 1, 1))
-    parts = []
-    for tile in values:
-        part = Tally(backend, CENTRE)
-        part.update(torch.from_numpy(tile) if backend is Backend.TORCH else tile, slice(0, 6), slice(6, 17))
-        parts.append(part)
-
-    def merged(order):
-        whole = parts[0].spawn()
-        for at in order:
-            whole.merge(parts[at])
-        return whole
-
-    first = merged(range(40))
-    assert first.counts.sum() == values.size
-    assert first.extremes == (values.min(), values.max())
-    for _ in range(10):
-        again = merged(rng.permutation(40))
-        assert np.array_equal(again.counts, first.counts)
-        assert [float(s) for s in again.power_sums] == [float(s) for s in first.power_sums]
-        assert again.extremes == first.extremes
-
-
-def test_a_spawned_tally_is_empty_and_about_the_same_centre():
-    full = tallied(whole_rows(9, Backend.CPU))
-    empty = full.spawn()
-    assert empty.centre == full.centre == CENTRE
-    assert empty.counts.sum() == 0
-    assert empty.extremes == (math.inf, -math.inf)
-    assert full.counts.sum() == 36
-
-
-terms = st.floats(min_value=-1e300, max_value=1e300, allow_nan=False, allow_infinity=False)
-
-
-@given(st.lists(terms, max_size=40), st.lists(terms, max_size=40), st.randoms(use_true_random=False))
-def test_exact_sum_is_the_rounded_true_sum_in_any_order(one, other, random):
-    def summed(values):
-        total = ExactSum()
-        for value in values:
-            total.add(value)
-        return total
-
-    apart = summed(one)
-    apart.merge(summed(other))
-    together = [*one, *other]
-    random.shuffle(together)
-    assert float(apart) == float(summed(together)) == math.fsum(together)
-
-
-def distances(x):
-    x = np.asarray(x, np.float64)
-    return np.sqrt(np.square(x[:, None] - x[None]).sum(axis=2))
-
-
-@pytest.mark.parametrize("kernel", ["euclidean", "minkowski"])
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("size", "threads"), [(1, 2), (2, 1), (31, 2), (N - 1, 1), (N, 1), (N + 1, 3), (12, 3)])
-def test_row_ranges_are_those_of_the_full_matrix(kernel, backend, size, threads):
-    x = np.random.default_rng(2).standard_normal((N, 6))
-    rows = centred_rows(as_matrix(x), backend, "float64", "raise")
-    ranges = RowRanges(backend, N)
-    sweep(Tiles(rows, kernel, 2.0), [ranges], size=size, threads=threads)
-    unit = rows.scale * (1 if kernel == "euclidean" else math.sqrt(6))
-    least, largest, total = ranges.ranges * unit
-    full = distances(x)
-    apart = full[~np.eye(N, dtype=bool)].reshape(N, N - 1)
-    reach = 4 * np.square(x).sum(axis=1).max()
-    bound = gamma(40, "float64") * reach / apart.min()
-    assert_within(least, apart.min(axis=1), bound)
-    assert_within(largest, apart.max(axis=1), bound)
-    assert_within(total, apart.sum(axis=1), bound * N + gamma(N, "float64") * apart.sum(axis=1))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_row_ranges_least_and_largest_do_not_depend_on_tiles(backend):
-    x = np.random.default_rng(3).integers(-4, 5, (N, 3)).astype(np.float64)
-    squares = np.square(x).sum(axis=1)
-    resident = torch.from_numpy(x) if backend is Backend.TORCH else x
-    rows = Rows(as_matrix(x), backend, "float64", "centred", squares, mean=np.zeros(3), resident=resident)
-    apart = distances(x)
-    np.fill_diagonal(apart, np.nan)
-    for size in SIZES:
-        ranges = RowRanges(backend, N)
-        sweep(Tiles(rows, "euclidean"), [ranges], size=size, threads=2)
-        # The squares are whole numbers and exact; torch's root may be off by a unit in the last place.
-        assert_within(ranges.ranges[0], np.nanmin(apart, axis=1), 2.0**-52 * np.nanmin(apart, axis=1))
-        assert_within(ranges.ranges[1], np.nanmax(apart, axis=1), 2.0**-52 * np.nanmax(apart, axis=1))
 
 
 def test_one_sweep_feeds_many_reducers():
@@ -294,3 +203,110 @@ def test_thread_counts_are_restored_where_a_reducer_raises():
             assert thread_counts() == counts
     finally:
         torch.set_num_threads(before)
+
+
+class Looking(Tally):
+    """Notes what torch allows its products while tiles are counted."""
+
+    seen: list
+
+    def spawn(self):
+        sibling = super().spawn()
+        sibling.seen = self.seen
+        return sibling
+
+    def update(self, tile, rows, cols):
+        self.seen.append(permissions())
+        super().update(tile, rows, cols)
+
+
+def looking(backend):
+    reducer = Looking(backend, CENTRE)
+    reducer.seen = []
+    return reducer
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2])
+@pytest.mark.parametrize("backend", [Backend.CPU, Backend.TORCH])
+def test_products_are_as_exact_as_their_rows_whatever_the_process_allows(permissive, backend, threads):
+    before, watching = permissions(), looking(backend)
+    assert before != STRICT
+    sweep(Tiles(whole_rows(N, backend, "float32"), "gram"), [watching], size=16, threads=threads)
+    assert watching.seen == [STRICT] * 6
+    assert permissions() == before
+
+
+@pytest.mark.parametrize("backend", [Backend.CPU, Backend.TORCH])
+def test_what_the_process_allows_changes_no_answer(permissive, monkeypatch, backend):
+    monkeypatch.setattr(cpu_product, "_chosen", dict.fromkeys(("float32", "float64", "bfloat16"), "torch"))
+    x = np.random.default_rng(1).standard_normal((200, 300)).astype(np.float32)
+    found = [tallied(unit_rows(as_matrix(x), backend, "float32", "raise"), threads=1)]
+    precision.permit(STRICT)
+    found.append(tallied(unit_rows(as_matrix(x), backend, "float32", "raise"), threads=1))
+    assert np.array_equal(found[0].counts, found[1].counts)
+    assert found[0].power_sums == found[1].power_sums
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2])
+@pytest.mark.parametrize("backend", [Backend.CPU, Backend.TORCH])
+def test_what_the_process_allows_is_restored_where_a_reducer_raises(permissive, backend, threads):
+    before = permissions()
+    with pytest.raises(ArithmeticError, match="no"):
+        sweep(Tiles(whole_rows(N, backend), "gram"), [Failing(backend, 0.0)], size=16, threads=threads)
+    assert permissions() == before
+
+
+def test_two_sweeps_at_once_leave_each_other_what_they_need(permissive):
+    """The one that ends first must not give the other back what the process allows."""
+    before, inside, gone, seen = permissions(), threading.Event(), threading.Event(), []
+
+    class Waiting(Tally):
+        def update(self, *_):
+            # Released by the other sweep's end, where both may run at once, and by the clock, where they may not.
+            inside.set()
+            gone.wait(0.3)
+            seen.append(permissions())
+
+    rows = whole_rows(9, Backend.TORCH)
+    slow = threading.Thread(target=sweep, args=(Tiles(rows, "gram"), [Waiting(Backend.TORCH, 0.0)]))
+    quick = threading.Thread(target=lambda: (sweep(Tiles(rows, "gram"), [looking(Backend.TORCH)]), gone.set()))
+    slow.start()
+    inside.wait(5)
+    quick.start()
+    slow.join()
+    quick.join()
+    assert seen == [STRICT]
+    assert permissions() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("kept", [True, False])
+def test_every_tile_comes_once_and_those_near_the_diagonal_first(monkeypatch, kept, threads):
+    rows = whole_rows(N, Backend.CPU)
+    if not kept:
+        monkeypatch.setattr(preparing, "RESIDENT_BYTES", 0)
+        rows = unit_rows(as_matrix(rows.resident + 3), Backend.CPU, "float64", "raise")
+    seen = []
+
+    class Listing(Tally):
+        def update(self, _, rows, cols):
+            seen.append((rows.start, cols.start))
+
+    sweep(Tiles(rows, "gram"), [Listing(Backend.CPU, 0.0)], size=8, threads=threads)
+    starts = range(0, N, 8)
+    assert sorted(seen) == [(i, j) for i in starts for j in starts if j >= i]
+    if threads == 1:
+        away = [j - i for i, j in seen]
+        # Rows that are made again are made once for all tiles beside them.
+        assert away == sorted(away) if kept else seen == sorted(seen)
+
+
+def test_a_worker_that_fails_ends_the_sweep():
+    class Once(Tally):
+        def update(self, _, rows, __):
+            if rows.start == 8:
+                msg = "this one"
+                raise ArithmeticError(msg)
+
+    with pytest.raises(ArithmeticError, match="this one"):
+        sweep(Tiles(whole_rows(N, Backend.CPU), "gram"), [Once(Backend.CPU, 0.0)], size=8, threads=2)

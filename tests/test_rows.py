@@ -3,12 +3,20 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 
 from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
-from geomkit.rows import centred_rows, pair_cosines_by_row, squared_distance_moments, unit_rows
+from geomkit.rows import (
+    as_given,
+    centred_rows,
+    direction_norms,
+    squared_distance_moments,
+    taken,
+    unit_rows,
+)
 from tests.bounds import assert_within
 
 BACKENDS = list(Backend)
@@ -36,19 +44,46 @@ def squared_distances(x):
     return np.square(x[:, None] - x[None]).sum(axis=2)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_mean_cosine_and_each_rows_share_of_it(backend, shape, sparse):
+def test_norms_and_the_sum_of_all_directions(monkeypatch, backend, shape, sparse, threads):
+    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 4 * shape[1])
     x = values(*shape, sparse=sparse)
-    mean, by_row = pair_cosines_by_row(unit_rows(given(x, sparse=sparse), backend, "float32", "raise"))
-    u = x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosine = u @ u.T
-    np.fill_diagonal(cosine, 0)
-    # Sums of n terms of size 1, divided by n: the error stays near that of one cosine in float64.
-    bound = 4 * (shape[0] + shape[1] + 10) * 2.0**-53
-    assert_within(mean, upper(cosine).mean(), bound)
-    assert_within(by_row, cosine.sum(axis=1) / (shape[0] - 1), bound)
+    x[0], x[1, 0] = (0, np.nan) if shape[0] > 2 else (x[0], x[1, 0])
+    norms, total = direction_norms(given(x, sparse=sparse), backend, threads)
+    want = np.sqrt(np.square(x).sum(axis=1))
+    assert np.array_equal(np.isnan(norms), np.isnan(want))
+    bound = (shape[1] + 10) * 2.0**-53
+    usable = np.flatnonzero(want > 0)
+    assert_within(np.nan_to_num(norms), np.nan_to_num(want), bound * np.nan_to_num(want))
+    u = x[usable] / want[usable, None]
+    assert_within(total, u.sum(axis=0), (bound + shape[0] * 2.0**-53) * np.abs(u).sum(axis=0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_sum_of_all_directions_does_not_depend_on_threads(monkeypatch, backend):
+    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 50)
+    matrix = given(values(200, 7, sparse=False), sparse=False)
+    once = direction_norms(matrix, backend, 1)
+    for threads in (2, 5):
+        again = direction_norms(matrix, backend, threads)
+        assert all(np.array_equal(one, other) for one, other in zip(once, again, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("where", ["numpy", "torch", "sparse"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_by_number_are_those_of_the_block(backend, where, dtype):
+    x = values(20, 6, sparse=True).astype(dtype)
+    x[[2, 7]] = 0
+    matrix = as_matrix({"torch": torch.from_numpy, "sparse": scipy.sparse.csr_array}.get(where, np.asarray)(x))
+    for kept in (matrix, matrix.without(np.array([2, 7]))):
+        whole = module(backend).to_numpy(as_given(kept, backend, 0, kept.n))
+        some = np.array([3, 0, kept.n - 1, 3])
+        assert np.array_equal(module(backend).to_numpy(taken(kept, backend, some)), whole[some])
+        assert np.array_equal(whole, x if kept is matrix else np.delete(x, [2, 7], axis=0))
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -141,11 +176,11 @@ def test_taken_rows_are_the_rows(monkeypatch, backend, layout, kept):
         monkeypatch.setattr(preparing, "RESIDENT_BYTES", 0)
     rows = unit_rows(given(values(20, 6, sparse=True), sparse=layout == "sparse"), backend, "float64", "raise")
     some = np.array([3, 0, 19, 3])
-    taken, block = rows.take(some), rows.block(0, 20)
+    picked, block = rows.take(some), rows.block(0, 20)
     assert (rows.resident is not None) == (kept or rows.sparse)
     if rows.sparse:
-        taken, block = taken.toarray(), block.toarray()
-    assert np.array_equal(np.asarray(taken), np.asarray(block)[some])
+        picked, block = picked.toarray(), block.toarray()
+    assert np.array_equal(np.asarray(picked), np.asarray(block)[some])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -7,6 +7,8 @@ kernel               call                                                       
 ===================  ==============================================================  =================================
 unit_rows            ``(x, out) -> norms``                                           rows over their Euclidean norms
 centred_rows         ``(x, mean, scale, out) -> squares``                            ``(x - mean) / scale``, and |row|²
+unit_sums            ``(x, total) -> norms``                                         sum of the rows over their norms
+residual_rows        ``(x, divisors, mean, form, offset, left, right) -> ...``       factors of scores; lengths, lifts
 gram                 ``(a, b, out)``                                                 ``a @ b.T``
 euclidean            ``(a, b, out, a_squares, b_squares)``                           distances through the product
 minkowski            ``(a, b, out, p)``                                              power mean ``(mean |a-b|^p)^(1/p)``
@@ -14,12 +16,19 @@ sparse_gram          ``(a, b, out)``                                            
 sparse_euclidean     ``(a, b, out, a_squares, b_squares)``                           distances of CSR blocks
 sparse_minkowski     ``(a, b, out, p)``                                              the same power mean of CSR blocks
 tally                ``(tile, diagonal, centre, counts, sums, extremes)``            value counts, power sums, extremes
+count                ``(tile, diagonal, counts)``                                    value counts of a bfloat16 tile
 row_ranges           ``(tile, diagonal, rows, cols)``                                least, largest and sum, each row
+row_extremes         ``(tile, diagonal, rows, cols)``                                least and largest, each row
+above                ``(tile, diagonal, threshold) -> pairs``                        where entries reach a threshold
+screen               ``(tile, diagonal, i0, j0, lists, dropped, floor)``             best candidates of each row
+shortlist            ``(values, ids, errors, share, k) -> ids``                      those that may be the k best
+exact_scores         ``(left, right, ids, euclidean, factors, factors, out)``        their scores in float64
+best                 ``(scores, ids, k) -> (scores, ids)``                           the k best of each row, in order
 ===================  ==============================================================  =================================
 
-Beside its kernels each backend module has ``zeros``, ``to_numpy`` and ``as_working`` (its own memory) and ``product``
-(which matrix product it uses). ``diagonal`` says that the tile lies on the diagonal of the matrix of pairs: only its
-part above the diagonal counts.
+Beside its kernels each backend module has ``zeros``, ``to_numpy`` and ``as_working`` (its own memory), ``product``
+(which matrix product it uses) and ``storage`` (in which dtype that wants its rows). ``diagonal`` says that the tile
+lies on the diagonal of the matrix of pairs: only its part above the diagonal counts.
 
 Adding a kernel: a row here, a function in each backend module that has it, and its inputs in
 ``tests/kernels/cases.py``.
@@ -64,14 +73,23 @@ BACKENDS: dict[Backend, str] = {
 }
 
 _BOTH = ("float32", "float64")
+_ALL = ("bfloat16", *_BOTH)
 
 
-def _row(name: str, *, accumulate: str | None = None) -> dict[Backend, Impl]:
+def _row(
+    name: str, *, accumulate: str | None = None, room: str = "cpu", dtypes: tuple[str, ...] = _BOTH
+) -> dict[Backend, Impl]:
     return {
         Backend.REFERENCE: Impl(f"{BACKENDS[Backend.REFERENCE]}:{name}", ("float64",), "float64"),
-        Backend.CPU: Impl(f"{BACKENDS[Backend.CPU]}:{name}", _BOTH, accumulate),
-        Backend.TORCH: Impl(f"{BACKENDS[Backend.TORCH]}:{name}", _BOTH, accumulate),
+        Backend.CPU: Impl(f"geomkit.kernels.{room}:{name}", dtypes, accumulate),
+        Backend.TORCH: Impl(f"{BACKENDS[Backend.TORCH]}:{name}", dtypes, accumulate),
     }
+
+
+def _host(name: str) -> dict[Backend, Impl]:
+    # Small, and on the host whatever the backend.
+    row = _row(name, room="cpu_nearest", dtypes=("float64",))
+    return row | {Backend.TORCH: row[Backend.CPU]}
 
 
 def _sparse(name: str, dense: str, *, accumulate: str | None = None) -> dict[Backend, Impl]:
@@ -85,14 +103,23 @@ def _sparse(name: str, dense: str, *, accumulate: str | None = None) -> dict[Bac
 KERNELS: dict[str, dict[Backend, Impl]] = {
     "unit_rows": _row("unit_rows", accumulate="float64"),
     "centred_rows": _row("centred_rows", accumulate="float64"),
-    "gram": _row("gram"),
+    "unit_sums": _row("unit_sums", accumulate="float64", room="cpu_scores"),
+    "residual_rows": _row("residual_rows", accumulate="float64", room="cpu_scores", dtypes=_ALL),
+    "gram": _row("gram", dtypes=_ALL),
     "euclidean": _row("euclidean"),
-    "minkowski": _row("minkowski"),
+    "minkowski": _row("minkowski", room="cpu_minkowski"),
     "sparse_gram": _sparse("sparse_gram", "gram"),
     "sparse_euclidean": _sparse("sparse_euclidean", "euclidean"),
     "sparse_minkowski": _sparse("sparse_minkowski", "minkowski", accumulate="float64"),
     "tally": _row("tally"),
+    "count": _row("count", dtypes=("bfloat16",)),
     "row_ranges": _row("row_ranges"),
+    "row_extremes": _row("row_extremes", room="cpu_nearest", dtypes=_ALL),
+    "above": _row("above", room="cpu_nearest", dtypes=_ALL),
+    "screen": _row("screen", room="cpu_nearest", dtypes=_ALL),
+    "exact_scores": _row("exact_scores", room="cpu_nearest", accumulate="float64"),
+    "shortlist": _host("shortlist"),
+    "best": _host("best"),
 }
 
 
@@ -102,13 +129,21 @@ def module(backend: Backend) -> ModuleType:
     Raises
     ------
     BackendUnavailableError
-        The library behind the backend cannot be imported.
+        The library behind the backend cannot be imported, or has nowhere to keep what it compiles.
     """
     try:
         return importlib.import_module(BACKENDS[backend])
     except ImportError as why:
         msg = (
             f"backend {backend.value!r} needs a library that is missing: {why}; install geomkit[all] or choose another"
+        )
+        raise BackendUnavailableError(msg) from why
+    except RuntimeError as why:
+        if "no locator" not in str(why):
+            raise
+        msg = (
+            f"backend {backend.value!r} has nowhere to keep compiled kernels: neither the package's folder nor the "
+            "user's cache can be written; set NUMBA_CACHE_DIR to a folder that can"
         )
         raise BackendUnavailableError(msg) from why
 

@@ -4,15 +4,19 @@ Every compiled function is ``nogil`` and single-threaded: the sweep runs one Pyt
 be reassociated, so that they vectorise, and a NaN stays a NaN. Compiled code is cached on disk across processes.
 """
 
-import importlib.util
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+
+import geomkit.kernels.cpu_cache  # noqa: F401 -- it says when kernels are compiled
+from geomkit.kernels.cpu_product import gram, product, storage
+
+__all__ = [
+    "FINITE", "SUMS", "as_working", "centred_rows", "count", "distances_in_place", "euclidean", "gram", "product",
+    "row_ranges", "storage", "tally", "to_numpy", "unit_rows", "widened", "zeros",
+]  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -22,9 +26,21 @@ SUMS = {"reassoc", "contract"}
 FINITE = {"reassoc", "contract", "nnan", "nsz"}
 
 
+COUNTER = "uint32"
+"""Dtype of the banks that a tally counts in."""
+
+KEY = {"bfloat16": "int16"}
+"""Dtype of the keys of candidates, where it is not int32."""
+
+
 def zeros(shape: tuple[int, ...], dtype: str, device: object = None) -> Array:  # noqa: ARG001
-    """Zero-filled working memory."""
-    return np.zeros(shape, dtype)
+    """Zero-filled working memory; bfloat16 is kept as its bits, in uint16."""
+    return np.zeros(shape, "uint16" if dtype == "bfloat16" else dtype)
+
+
+def widened(bits: Array) -> Array:
+    """Return the float32 values of bfloat16 bits."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def to_numpy(a: Array) -> Array:
@@ -92,65 +108,6 @@ def centred_rows(x: Array, mean: Array, scale: float, out: Array) -> Array:
     return squares
 
 
-def _numpy_product(a: Array, b: Array, out: Array) -> None:
-    # The same memory twice would make NumPy call syrk and mirror its result, several times slower than the product.
-    np.matmul(a, (b.copy() if a.ctypes.data == b.ctypes.data else b).T, out=out)
-
-
-def _torch_product(a: Array, b: Array, out: Array) -> None:
-    import torch
-
-    torch.mm(torch.from_numpy(a), torch.from_numpy(b).T, out=torch.from_numpy(out))
-
-
-PRODUCTS: dict[str, Callable[[Array, Array, Array], None]] = {"numpy": _numpy_product, "torch": _torch_product}
-"""The matrix products that this backend may use."""
-
-_WORTH_MEASURING = 1e11
-"""Operations from which the choice of a product repays importing torch and timing both."""
-
-_chosen: dict[str, str] = {}
-
-
-def product(dtype: str, operations: float) -> str:
-    """Choose the matrix product for this much work and say its name.
-
-    NumPy's and torch's BLAS differ by up to a factor of two, either way round, between processors. The first large
-    job of a process times both on one tile, single-threaded as the sweep runs them; smaller ones before it use NumPy.
-    """
-    if dtype not in _chosen:
-        if operations < _WORTH_MEASURING or importlib.util.find_spec("torch") is None:
-            return "numpy"
-        _chosen[dtype] = _fastest(dtype)
-    return _chosen[dtype]
-
-
-def _fastest(dtype: str) -> str:
-    import torch
-
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, 512, 384)).astype(dtype)
-    out = np.empty((512, 512), dtype)
-    took: dict[str, list[float]] = {name: [] for name in PRODUCTS}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1, "blas"):
-            for _ in range(9):
-                for name, multiply in PRODUCTS.items():
-                    start = time.perf_counter()
-                    multiply(a, b, out)
-                    took[name].append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
-    return min(took, key=lambda name: sorted(took[name])[len(took[name]) // 2])
-
-
-def gram(a: Array, b: Array, out: Array) -> None:
-    """All inner products of the rows of `a` with the rows of `b`."""
-    PRODUCTS[_chosen.get(out.dtype.name, "numpy")](a, b, out)
-
-
 @njit(nogil=True, cache=True, fastmath=FINITE)
 def distances_in_place(tile: Array, a_squares: Array, b_squares: Array) -> None:
     """Turn a tile of products into distances; a negative square is rounding and becomes 0."""
@@ -167,90 +124,6 @@ def euclidean(a: Array, b: Array, out: Array, a_squares: Array, b_squares: Array
     distances_in_place(out, a_squares.astype(out.dtype), b_squares.astype(out.dtype))
 
 
-# Coordinates and rows at a time in the loops over pairs: 64 rows of 1024 float32 stay in the second-level cache while
-# all rows of the other block pass over them.
-_COORDINATES, _ROWS = 1024, 64
-
-
-@njit(nogil=True, cache=True, fastmath=FINITE)
-def _means(a: Array, b: Array, out: Array, p: float) -> None:  # noqa: PLR0912
-    """Power means for p = 0.5, 1 and 2, whose powers and roots need no logarithm."""
-    kind, d = out.dtype.type, a.shape[1]
-    out[:] = 0
-    for t0 in range(0, d, _COORDINATES):
-        for j0 in range(0, b.shape[0], _ROWS):
-            for i in range(a.shape[0]):
-                own = a[i, t0 : t0 + _COORDINATES]
-                for j in range(j0, min(j0 + _ROWS, b.shape[0])):
-                    other = b[j, t0 : t0 + _COORDINATES]
-                    total = kind(0)
-                    if p == 1.0:
-                        for t in range(own.size):
-                            total += abs(own[t] - other[t])
-                    elif p == 2.0:
-                        for t in range(own.size):
-                            difference = own[t] - other[t]
-                            total += difference * difference
-                    else:
-                        for t in range(own.size):
-                            total += np.sqrt(abs(own[t] - other[t]))
-                    out[i, j] += total
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            mean = out[i, j] / kind(d)
-            if p == 2.0:
-                mean = np.sqrt(mean)
-            elif p == 0.5:
-                mean = mean * mean
-            out[i, j] = mean
-
-
-@njit(nogil=True, cache=True, fastmath=FINITE)
-def _chebyshev(a: Array, b: Array, out: Array, differences: Array, bits: Array) -> None:
-    # The bit patterns of non-negative floats compare like integers, whose largest LLVM vectorises.
-    found = np.empty(1, bits.dtype)
-    value = found.view(out.dtype)
-    out[:] = 0
-    for t0 in range(0, a.shape[1], _COORDINATES):
-        for j0 in range(0, b.shape[0], _ROWS):
-            for i in range(a.shape[0]):
-                own = a[i, t0 : t0 + _COORDINATES]
-                for j in range(j0, min(j0 + _ROWS, b.shape[0])):
-                    other = b[j, t0 : t0 + _COORDINATES]
-                    for t in range(own.size):
-                        differences[t] = abs(own[t] - other[t])
-                    largest = bits[0]
-                    for t in range(own.size):
-                        largest = max(largest, bits[t])
-                    found[0] = largest
-                    out[i, j] = max(out[i, j], value[0])
-
-
-@njit(nogil=True, cache=True, fastmath=FINITE)
-def _powers(a: Array, b: Array, out: Array, p: float) -> None:
-    for i in range(a.shape[0]):
-        for j in range(b.shape[0]):
-            largest = 0.0
-            for t in range(a.shape[1]):
-                largest = max(largest, np.float64(abs(a[i, t] - b[j, t])))
-            total = 0.0
-            if largest > 0.0:
-                for t in range(a.shape[1]):
-                    total += (np.float64(abs(a[i, t] - b[j, t])) / largest) ** p
-            out[i, j] = largest * (total / a.shape[1]) ** (1 / p)
-
-
-def minkowski(a: Array, b: Array, out: Array, p: float) -> None:
-    """Power means of the coordinate differences: the Minkowski distance over d^(1/p), and the largest for p = inf."""
-    if np.isinf(p):
-        differences = np.empty(_COORDINATES, out.dtype)
-        _chebyshev(a, b, out, differences, differences.view(f"int{8 * out.itemsize}"))
-    elif p in {0.5, 1.0, 2.0}:
-        _means(a, b, out, float(p))
-    else:
-        _powers(a, b, out, p)
-
-
 @njit(nogil=True, cache=True, fastmath=FINITE)
 def _tally(
     tile: Array, diagonal: bool, centre: float, b0: Array, b1: Array, b2: Array, b3: Array, sums: Array, extremes: Array
@@ -258,7 +131,7 @@ def _tally(
     rows, cols = tile.shape
     kind = tile.dtype.type
     middle, zero = kind(centre), kind(0)
-    shifted = np.empty(cols, np.float32)
+    shifted, patterns = np.empty(cols, np.float32), np.empty(cols, np.uint16)
     bits = shifted.view(np.uint32)
     half, shift = np.uint32(0x8000), np.uint32(16)
     # Least and largest by column: LLVM vectorises that, and not one running least for the whole tile.
@@ -284,19 +157,42 @@ def _tally(
         for j in range(size):
             low[j] = min(low[j], row[j])
             high[j] = max(high[j], row[j])
+        # Round to the upper 16 bits, ties away from zero.
+        for j in range(size):
+            patterns[j] = (bits[j] + half) >> shift
         # Four banks: equal neighbours would otherwise wait for each other's increment.
         steps = size // 4
         for step in range(steps):
             j = 4 * step
-            b0[(bits[j] + half) >> shift] += 1
-            b1[(bits[j + 1] + half) >> shift] += 1
-            b2[(bits[j + 2] + half) >> shift] += 1
-            b3[(bits[j + 3] + half) >> shift] += 1
+            b0[patterns[j]] += 1
+            b1[patterns[j + 1]] += 1
+            b2[patterns[j + 2]] += 1
+            b3[patterns[j + 3]] += 1
         for j in range(4 * steps, size):
-            b0[(bits[j] + half) >> shift] += 1
+            b0[patterns[j]] += 1
     for j in range(cols):
         extremes[0] = min(extremes[0], np.float64(least[j]))
         extremes[1] = max(extremes[1], np.float64(largest[j]))
+
+
+@njit(nogil=True, cache=True)
+def _count(tile: Array, diagonal: bool, b0: Array, b1: Array, b2: Array, b3: Array) -> None:
+    for i in range(tile.shape[0]):
+        row = tile[i, i + 1 if diagonal else 0 :]
+        steps = row.size // 4
+        for step in range(steps):
+            j = 4 * step
+            b0[row[j]] += 1
+            b1[row[j + 1]] += 1
+            b2[row[j + 2]] += 1
+            b3[row[j + 3]] += 1
+        for j in range(4 * steps, row.size):
+            b0[row[j]] += 1
+
+
+def count(tile: Array, diagonal: bool, counts: Array) -> None:
+    """Count the bit patterns of a bfloat16 tile."""
+    _count(tile, diagonal, counts[0], counts[1], counts[2], counts[3])
 
 
 def tally(tile: Array, diagonal: bool, centre: float, counts: Array, sums: Array, extremes: Array) -> None:

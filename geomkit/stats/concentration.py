@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from geomkit.arrays import as_matrix, check_choice, check_positive
 from geomkit.kernels import Backend, choose, load, module
-from geomkit.pairs import RowRanges, Tally, Tiles, sweep
+from geomkit.pairs import Tiles, sweep
+from geomkit.reducers import RowRanges, Tally
 from geomkit.rows import Rows, centred_rows, squared_distance_moments
-from geomkit.stats.cosine import PRECISIONS, check_threads
+from geomkit.stats.cosine import check_threads
 from geomkit.stats.distribution import Distribution
 
 __all__ = ["Concentration", "concentration"]
@@ -83,7 +84,9 @@ def concentration(
     p : float
         Order of the distance, ``(Σ |x_k - y_k|^p)^(1/p)``: any p > 0, and ``inf`` for the largest difference. Below 1
         it is not a metric (Aggarwal et al. 2001).
-    backend, precision, on_invalid, threads
+    precision : {"float32", "float64"}
+        Of the products, or differences. `squared_distance_stats` has bfloat16 too.
+    backend, on_invalid, threads
         As for `cosine_stats`; rows are invalid where they are not finite.
 
     Returns
@@ -105,7 +108,7 @@ def concentration(
     compared with all others by differences.
     """
     check_positive(p, "p")
-    check_choice(precision, "precision", PRECISIONS)
+    check_choice(precision, "precision", ("float32", "float64"))
     check_threads(threads)
     matrix = as_matrix(x)
     which = choose(backend, on_accelerator=matrix.on_accelerator)

@@ -1,6 +1,7 @@
 """Cosine similarity: the matrix, and its distribution over all distinct pairs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from geomkit.arrays import Matrix, as_matrix, check_choice, check_same_width
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, choose, load, module
-from geomkit.pairs import Tally, Tiles, sweep
-from geomkit.rows import Rows, pair_cosines_by_row, unit_rows
+from geomkit.pairs import Tiles, ieee, processors, sweep
+from geomkit.reducers import Tally, Whole
+from geomkit.rows import Rows, unit_rows
+from geomkit.scores import UNIT_ROUNDOFF, Form, Scores, cosine_scores
 from geomkit.stats.distribution import Distribution
 
 __all__ = ["PRECISIONS", "CosineStats", "cosine_bound", "cosine_similarity", "cosine_stats"]
 
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,10 @@ def cosine_stats(
         it lies, block by block.
     backend : {"auto", "cpu", "torch", "reference"}
         ``"auto"`` is torch for a tensor on an accelerator and the CPU kernels otherwise.
-    precision : {"float32", "float64"}
-        Of the products. ``"reference"`` always computes, and says that it computed, in float64.
+    precision : {"float32", "bfloat16", "float64"}
+        Of the products. ``"bfloat16"`` rounds the rows, less their mean, to 8 significant bits, sums in float32 and
+        holds an `error_bound` that says what it cost; it is fast where the processor has matrix units or bfloat16
+        instructions. ``"reference"`` always computes, and says that it computed, in float64.
     on_invalid : {"raise", "drop"}
         What to do with rows that are not finite or zero.
     threads : int, optional
@@ -140,38 +145,78 @@ def cosine_stats(
     -----
     O(n² d) time. Beyond the input: the unit rows up to 256 MiB, and a few MiB a thread.
     """
+    scores = prepare(as_matrix(x), backend, precision, on_invalid, threads, cosine_scores)
+    return stats_of(scores, threads=threads)
+
+
+def prepare(
+    matrix: Matrix,
+    backend: str,
+    precision: str,
+    on_invalid: str,
+    threads: int | None,
+    scores: Callable[..., Scores],
+) -> Scores:
+    """Check the arguments that all pair statistics share, and make the rows ready with `scores`."""
     check_choice(precision, "precision", PRECISIONS)
     check_threads(threads)
-    matrix = as_matrix(x)
     which = choose(backend, on_accelerator=matrix.on_accelerator)
+    if precision == "bfloat16" and matrix.kind == "sparse":
+        msg = f"precision 'bfloat16' is for dense rows; {matrix.name} is sparse: use 'float32'"
+        raise InvalidInputError(msg)
     ran = "float64" if which is Backend.REFERENCE else precision
-    return stats_of(unit_rows(matrix, which, ran, on_invalid), threads=threads)
+    dtype = module(which).storage(ran, float(matrix.n) ** 2 * matrix.longest_row)
+    return scores(matrix, which, ran, on_invalid, dtype=dtype, threads=threads or processors())
 
 
-def stats_of(rows: Rows, *, threads: int | None = None, size: int | None = None) -> CosineStats:
+def stats_of(scores: Scores, *, threads: int | None = None, size: int | None = None) -> CosineStats:
     """Statistics of rows that are prepared already; `size` sets the tile."""
-    matrix, n = rows.matrix, rows.n
-    mean, by_row = pair_cosines_by_row(rows)
-    tiles = Tiles(rows, "gram")
-    product = module(rows.backend).product(rows.dtype, tiles.operations)
-    tally = Tally(rows.backend, mean, rows.device)
-    sweep(tiles, [tally], threads=threads, size=size)
+    tally = cosine_tally(scores)
+    sweep(Tiles(scores, "gram"), [tally], threads=threads, size=size)
+    return read(scores, tally)
+
+
+def cosine_tally(scores: Scores) -> Tally:
+    """Return an empty tally of the cosines, centred at their mean where tiles allow that."""
+    return Tally(scores.backend, mean_cosine(scores), scores.device, origin=scores.origin, rounded=scores.rounded)
+
+
+def mean_cosine(scores: Scores) -> float:
+    """Mean over all distinct pairs: with m the mean of the unit rows, |m|² - (1 - |m|²) / (n - 1)."""
+    middle = float(scores.mean @ scores.mean)
+    return min(max(middle - (1 - middle) / (scores.n - 1), -1.0), 1.0)
+
+
+def _by_row(scores: Scores) -> NDArray[np.float64]:
+    """Mean cosine of each row with all others: (n x̂_i · m - 1) / (n - 1)."""
+    onto_mean = scores.facts[2] - scores.offset
+    if scores.form is Form.RESIDUAL:
+        onto_mean = onto_mean + float(scores.mean @ scores.mean)
+    return np.asarray((scores.n * onto_mean - 1) / (scores.n - 1))
+
+
+def read(scores: Scores, tally: Tally) -> CosineStats:
+    """Statistics from a tally of all pairs."""
+    matrix, n = scores.matrix, scores.n
     found = Distribution.of(tally).within(-1.0, 1.0)
+    product = module(scores.backend).product(scores.precision, float(n) ** 2 * matrix.longest_row)
+    largest = max(abs(found.minimum - tally.centre), abs(found.maximum - tally.centre))
     return CosineStats(
         n=n,
         d=matrix.d,
         n_pairs=n * (n - 1) // 2,
-        mean=min(max(mean, -1.0), 1.0),
-        mean_se=2 * float(np.std(by_row, ddof=1)) / math.sqrt(n) if n > 2 else math.nan,
+        mean=mean_cosine(scores),
+        mean_se=2 * float(np.std(_by_row(scores), ddof=1)) / math.sqrt(n) if n > 2 else math.nan,
         std=found.std,
         skewness=found.skewness,
         kurtosis=found.kurtosis,
         min=found.minimum,
         max=found.maximum,
-        error_bound=cosine_bound(matrix.longest_row, rows.dtype),
-        backend=rows.backend.value,
-        precision=rows.dtype,
-        product="numba" if rows.sparse else product,
+        # The largest counted value is rounded itself: 1 / (1 - u) makes up for that.
+        error_bound=scores.bound + (largest * 2.0**-8 / (1 - 2.0**-8) if tally.rounded else 0.0),
+        backend=scores.backend.value,
+        precision=scores.precision,
+        product="numba" if scores.sparse else product,
         n_dropped=matrix.n_dropped,
         distribution=found,
     )
@@ -184,11 +229,16 @@ def cosine_bound(length: int, dtype: str) -> float:
     unit roundoff of `dtype`, plus half of the smallest subnormal an entry. The product of two such rows, summed in any
     order, adds at most ``gamma = length u / (1 - length u)`` times the product of their norms (Higham 2002, 3.1).
     """
-    kind = np.finfo(dtype)
-    u, wide = float(kind.eps) / 2, 2.0**-53
-    row = u + (length / 2 + 4) * wide + math.sqrt(length) * float(kind.smallest_subnormal)
+    u, wide = UNIT_ROUNDOFF[dtype], 2.0**-53
+    row = u + (length / 2 + 4) * wide + math.sqrt(length) * float(np.finfo(dtype).smallest_subnormal)
     gamma = length * u / (1 - length * u)
     return 2 * row + row * row + gamma * (1 + row) ** 2
+
+
+_OF_MATRIX = ("float32", "float64")
+
+_TILE_OF_MATRIX = 384
+"""Rows of a tile that is written twice: its mirror image reads it against the grain, from the second-level cache."""
 
 
 def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision: str = "float32") -> Any:
@@ -198,7 +248,9 @@ def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision
     ----------
     x, y : array_like (n, d), (m, d)
         As for `cosine_stats`, from one row upward.
-    backend, precision
+    precision : {"float32", "float64"}
+        Of the products and the matrix.
+    backend
         As for `cosine_stats`.
 
     Returns
@@ -218,7 +270,7 @@ def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision
     -----
     O(n m d) time and O(n m) memory: for statistics of many rows use `cosine_stats`, which never holds the matrix.
     """
-    check_choice(precision, "precision", PRECISIONS)
+    check_choice(precision, "precision", _OF_MATRIX)
     left = as_matrix(x, min_rows=1)
     right = left if y is None else as_matrix(y, name="y", min_rows=1)
     check_same_width(left, right)
@@ -236,6 +288,10 @@ def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision
 def _matrix(a: Rows, b: Rows) -> Any:
     memory = module(a.backend)
     memory.product(a.dtype, 2.0 * a.n * b.n * a.matrix.longest_row)
+    if a is b:
+        whole = Whole(memory.zeros((a.n, a.n), a.dtype, a.device), -1.0, 1.0)
+        sweep(Tiles(a, "gram"), [whole], size=_TILE_OF_MATRIX)
+        return whole.out
     kernel = load("sparse_gram" if a.sparse and b.sparse else "gram", a.backend)
     out = memory.zeros((a.n, b.n), a.dtype, a.device)
     step = max(1, 2**26 // max(a.matrix.d, b.matrix.d))
@@ -243,8 +299,9 @@ def _matrix(a: Rows, b: Rows) -> Any:
         left = _dense(a, i, min(i + step, a.n), keep=b.sparse)
         for j in range(0, b.n, step):
             part = out[i : i + step, j : j + step]
-            kernel(left, _dense(b, j, min(j + step, b.n), keep=a.sparse), part)
-    return out.clip(-1, 1)
+            with ieee():
+                kernel(left, _dense(b, j, min(j + step, b.n), keep=a.sparse), part)
+    return np.clip(out, -1, 1, out=out) if isinstance(out, np.ndarray) else out.clamp_(-1, 1)
 
 
 def _dense(rows: Rows, start: int, stop: int, *, keep: bool) -> Any:

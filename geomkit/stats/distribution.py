@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.errors import InvalidInputError
-from geomkit.pairs import Tally
+from geomkit.reducers import Tally
 
 __all__ = ["Distribution"]
 
@@ -35,7 +35,7 @@ class Distribution:
         """Read a finished tally."""
         counts = tally.counts
         n = int(counts.sum())
-        m1, m2, m3, m4 = (float(total) / n for total in tally.power_sums)
+        m1, m2, m3, m4 = (total / n for total in tally.power_sums)
         return cls(counts, tally.centre, *tally.extremes, (m1, m2, m3, m4))
 
     def within(self, low: float, high: float) -> "Distribution":

@@ -2,21 +2,23 @@
 
 A case quantises its inputs to the dtype under test first, so that the reference, in float64, sees what the kernel
 sees. `Case.run` returns named outputs as NumPy arrays; `Case.bounds` says how far each may lie from the reference.
+Those of the kernels behind scores are in `score_cases`.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from geomkit.arrays import as_matrix
-from geomkit.kernels import KERNELS, Backend, load, module
+from geomkit.kernels import KERNELS, Backend
 from tests.bounds import gamma, power_error, unit
+from tests.kernels import score_cases
+from tests.kernels.case import Case, quantised
 
-ORDERS = (0.5, 1.0, 2.0, 3.0, 1.5, 0.04, math.inf)
+ORDERS = (0.5, 1.0, 2.0, 3.0, 1.5, 0.04, 0.3, 7.3, math.inf)
 
 GRID = [
     (kernel, backend, dtype)
@@ -25,64 +27,6 @@ GRID = [
     if backend is not Backend.REFERENCE
     for dtype in impl.dtypes
 ]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call: `arguments` are float64 arrays that the dtype holds exactly, CSR arrays, or plain values."""
-
-    kernel: str
-    arguments: tuple[Any, ...]
-    outputs: dict[str, np.ndarray]
-    """Memory that the kernel fills or updates, as it is before the call, after the arguments in this order."""
-    bounds: Callable[[dict[str, np.ndarray], str, str], dict[str, Any]]
-    """(reference outputs, dtype, accumulator) -> greatest error of each output."""
-    trailing: tuple[Any, ...] = ()
-    """Arguments after the outputs."""
-    label: str = ""
-    wide: frozenset[str] = frozenset()
-    """Outputs that keep their own dtype, whatever that of the rows."""
-    shared: bool = False
-    """Whether the last two outputs are one and the same memory (a tile on the diagonal)."""
-    untouched: frozenset[int] = frozenset()
-    """Positions of arguments that stay float64 NumPy arrays in every backend."""
-
-    def run(self, backend: Backend, dtype: str) -> dict[str, np.ndarray]:
-        memory = module(backend)
-        placed: dict[int, Any] = {}
-
-        def place(at: int, value: Any) -> Any:
-            # The same argument twice is the same memory twice.
-            if id(value) not in placed:
-                placed[id(value)] = value
-                if scipy.sparse.issparse(value):
-                    placed[id(value)] = value.toarray() if backend is Backend.REFERENCE else value.astype(dtype)
-                elif isinstance(value, np.ndarray) and at not in self.untouched:
-                    placed[id(value)] = memory.as_working(value, dtype)
-            return placed[id(value)]
-
-        held: dict[str, Any] = {}
-        for name, start in self.outputs.items():
-            kind = start.dtype.name if name in self.wide else dtype
-            held[name] = memory.zeros(start.shape, kind)
-            held[name] += memory.as_working(start, kind)
-        filled = list(held.values())
-        if self.shared:
-            filled[-1] = filled[-2]
-        arguments = [place(at, value) for at, value in enumerate(self.arguments)]
-        returned = load(self.kernel, backend)(*arguments, *filled, *self.trailing)
-        if self.shared:
-            held.popitem()
-        found = {name: memory.to_numpy(value) for name, value in held.items()}
-        if returned is not None:
-            found["returned"] = memory.to_numpy(returned)
-        if "counts" in found:
-            found["counts"] = found["counts"].sum(axis=0)
-        return found
-
-
-def quantised(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    return rng.standard_normal(shape).astype(dtype).astype(np.float64)
 
 
 def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -164,7 +108,10 @@ def _gram(kernel: str) -> Callable[[np.random.Generator, int, str], list[Case]]:
         def of(left: Any, right: Any, label: str) -> Case:
             def bounds(want: dict[str, np.ndarray], kind: str, accumulate: str) -> dict[str, Any]:
                 size = np.abs(_plain(left)) @ np.abs(_plain(right)).T
-                return {"out": (gamma(dim, accumulate) + gamma(dim, "float64")) * size}
+                summing = (gamma(dim, accumulate) + gamma(dim, "float64")) * size
+                # Products of bfloat16 are exact in float32, and rounded once they are added up.
+                rounding = unit(kind) * (np.abs(want["out"]) + summing) if kind == "bfloat16" else 0
+                return {"out": summing + rounding}
 
             outputs = {"out": np.ones((left.shape[0], right.shape[0]))}
             return Case(kernel, (left, right), outputs, bounds, label=label)
@@ -203,16 +150,31 @@ def minkowski_error(dim: int, p: float, dtype: str, accumulate: str) -> float:
     return power_error(inner, p) + gamma(5, accumulate) + 2 * unit(dtype)
 
 
+def power_mean_error(dim: int, p: float, dtype: str) -> float:
+    """Relative error of a dense power mean, as `geomkit.kernels.cpu_powers` derives it."""
+    if math.isinf(p):
+        return 2 * unit(dtype)
+    # A sum of powers of three roundings each at most, in pieces but for the lowest orders.
+    length = (dim if p < 0.25 else min(dim, 1024)) + 3
+    if p in {0.5, 1, 2, 4}:
+        return power_error(gamma(length, dtype), p) + gamma(3, dtype)
+    lanes = "float64" if p < 0.25 else dtype
+    exponents = math.ceil(3 * math.log(2) * (math.log2(dim) + 24))
+    inner = gamma(length + 1 + exponents, lanes) + gamma(exponents + 5, "float64")
+    return power_error(inner, p) + gamma(8, lanes) + gamma(8, "float64") + 2 * unit(dtype)
+
+
 def _minkowski(kernel: str) -> Callable[[np.random.Generator, int, str], list[Case]]:
     def cases(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]:
         a, b = _two_blocks(rng, dim, dtype, sparse=kernel.startswith("sparse"))
 
         def of(p: float) -> Case:
             def bounds(want: dict[str, np.ndarray], kind: str, accumulate: str) -> dict[str, Any]:
-                # Sparse sums are rescaled wherever a difference is the largest so far: three more roundings each time.
-                length = 4 * dim if kernel.startswith("sparse") else dim
-                error = minkowski_error(length, p, kind, accumulate) + minkowski_error(dim, p, "float64", "float64")
-                return {"out": error * want["out"]}
+                error = power_mean_error(dim, p, kind)
+                if kernel == "sparse_minkowski":
+                    # Its sums are rescaled wherever a difference is the largest so far: three more roundings each time.
+                    error = minkowski_error(4 * dim, p, kind, accumulate)
+                return {"out": (error + minkowski_error(dim, p, "float64", "float64")) * want["out"]}
 
             return Case(kernel, (a, b), {"out": np.ones((7, 5))}, bounds, trailing=(p,), label=f"p={p}")
 
@@ -278,4 +240,5 @@ CASES: dict[str, Callable[[np.random.Generator, int, str], list[Case]]] = {
     "sparse_minkowski": _minkowski("sparse_minkowski"),
     "tally": _tally,
     "row_ranges": _row_ranges,
+    **score_cases.CASES,
 }

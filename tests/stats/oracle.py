@@ -2,12 +2,23 @@
 
 import numpy as np
 
-from geomkit.kernels import Backend
+from geomkit.kernels import Backend, cpu_product
 from tests.bounds import gamma, unit
 
 BACKENDS = [backend.value for backend in Backend]
 PRECISIONS = ["float32", "float64"]
 GRID = [(backend, precision) for backend in BACKENDS for precision in PRECISIONS]
+
+SCREENS = [
+    *((*each, "") for each in GRID),
+    ("torch", "bfloat16", ""),
+    ("cpu", "bfloat16", ""),
+    ("cpu", "bfloat16", "torch"),
+]
+"""What products of scores run in, and the product of bfloat16 that is forced on the CPU backend."""
+
+SCREENED = [each for each in SCREENS if each[:2] != ("reference", "float32")]
+"""The same without what runs in float64 all the same."""
 
 SUMS = 768 + 8
 """Longest run of a tally in the dtype of its tile, with what is added to it."""
@@ -16,6 +27,18 @@ SUMS = 768 + 8
 def ran(backend, precision):
     """The reference always computes in float64."""
     return "float64" if backend == "reference" else precision
+
+
+def force(monkeypatch, product):
+    """Make the CPU backend believe that this product of bfloat16 was found the fastest, and nothing else measured."""
+    monkeypatch.setattr(cpu_product, "_chosen", {"bfloat16": product} if product else {})
+
+
+def summed(found):
+    """Dtype in which the power sums of a result were added up: bfloat16 tiles are counted, and the counts added up."""
+    if found.precision == "bfloat16":
+        return "float32" if found.product.endswith("in float32") else "float64"
+    return found.precision
 
 
 def upper(matrix):

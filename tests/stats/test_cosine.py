@@ -14,22 +14,26 @@ from hypothesis import strategies as st
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
-from geomkit.rows import unit_rows
-from geomkit.stats.cosine import cosine_bound, cosine_similarity, cosine_stats, stats_of
-from tests.bounds import assert_between, assert_within, gamma
+from geomkit.scores import cosine_scores
+from geomkit.stats.cosine import _by_row, cosine_bound, cosine_stats, mean_cosine, stats_of
+from tests.bounds import assert_between, assert_within, gamma, unit
 from tests.stats.oracle import (
     BACKENDS,
     DATA,
     GRID,
+    SCREENS,
     SUMS,
     cosines,
     counter_reach,
     cumulative_bracket,
     data,
+    force,
     quantile_bracket,
     ran,
     spread_error,
     standardised_brackets,
+    summed,
+    upper,
 )
 
 SHARES = np.array([0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995, 1])
@@ -37,9 +41,9 @@ SHAPE = (220, 40)
 ROOT = Path(__file__).parents[2]
 
 
-def check(found, values, dtype):
+def check(found, values):
     """Every figure against brute force, within what the error of a single cosine allows."""
-    error, n = found.error_bound, found.n
+    error, n, dtype = found.error_bound, found.n, summed(found)
     mean, std = values.mean(), values.std()
     assert found.n_pairs == len(values) == n * (n - 1) // 2
     assert found.distribution.counts.sum() == len(values)
@@ -64,22 +68,38 @@ def check(found, values, dtype):
 
 
 @pytest.mark.parametrize("name", DATA)
-@pytest.mark.parametrize(("backend", "precision"), GRID)
-def test_matches_brute_force(backend, precision, name):
+@pytest.mark.parametrize(("backend", "precision", "product"), SCREENS)
+def test_matches_brute_force(monkeypatch, backend, precision, product, name):
+    force(monkeypatch, product)
     x = data(name, *SHAPE)
     found = cosine_stats(x, backend=backend, precision=precision)
     assert (found.n, found.d) == SHAPE
     assert (found.backend, found.precision) == (backend, ran(backend, precision))
-    assert found.error_bound == cosine_bound(SHAPE[1], found.precision)
-    check(found, cosines(x), found.precision)
+    library = "torch" if backend == "torch" or product else "numpy"
+    assert found.product == library + (" in float32" if precision == "bfloat16" and library == "numpy" else "")
+    check(found, cosines(x))
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize(("backend", "precision", "product"), SCREENS)
+def test_the_error_bound_is_worth_its_name(monkeypatch, backend, precision, product, name):
+    """Near that of two rounded unit rows for data without a direction, and far below it for data with one."""
+    force(monkeypatch, product)
+    found = cosine_stats(data(name, *SHAPE), backend=backend, precision=precision)
+    u = unit(found.precision)
+    rows = 2 * u + u * u if precision == "bfloat16" else cosine_bound(SHAPE[1], found.precision)
+    # What float64 loses before the product hardly shows in lower precision.
+    assert found.error_bound < (0.05 if name == "anisotropic" else 1.5) * rows + 1e-13
+    assert found.error_bound > 2.0**-53
 
 
 @pytest.mark.parametrize("name", ["gaussian", "clustered", "anisotropic"])
-@pytest.mark.parametrize(("backend", "precision"), GRID)
-def test_shape_of_the_distribution(backend, precision, name):
+@pytest.mark.parametrize(("backend", "precision", "product"), SCREENS)
+def test_shape_of_the_distribution(monkeypatch, backend, precision, product, name):
+    force(monkeypatch, product)
     x = data(name, *SHAPE)
     found = cosine_stats(x, backend=backend, precision=precision)
-    skewness, kurtosis = standardised_brackets(cosines(x), found.error_bound, found.precision)
+    skewness, kurtosis = standardised_brackets(cosines(x), found.error_bound, summed(found))
     assert_between(found.skewness, *skewness)
     assert_between(found.kurtosis, *kurtosis)
 
@@ -96,7 +116,7 @@ def test_sparse_rows_match_brute_force(backend, precision, name):
     x = data(name, *SHAPE) * (np.random.default_rng(2).random(SHAPE) < 0.3)
     x[:, 0] += 1
     found = cosine_stats(scipy.sparse.csr_array(x), backend=backend, precision=precision)
-    check(found, cosines(x), found.precision)
+    check(found, cosines(x))
     assert found.product == ("numba" if backend == "cpu" else {"torch": "torch", "reference": "numpy"}[backend])
 
 
@@ -104,8 +124,8 @@ def test_sparse_rows_match_brute_force(backend, precision, name):
 @pytest.mark.parametrize("size", [1, 16, 32, 64])
 def test_answers_ignore_tiles(n, size):
     x = data("gaussian", n, 9)
-    rows = unit_rows(as_matrix(x), Backend.CPU, "float32", "raise")
-    check(stats_of(rows, size=size, threads=2), cosines(x), "float32")
+    scores = cosine_scores(as_matrix(x), Backend.CPU, "float32", "raise")
+    check(stats_of(scores, size=size, threads=2), cosines(x))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -113,7 +133,7 @@ def test_answers_ignore_threads(threads):
     x = data("clustered", 2000, 16)
     found = cosine_stats(x, threads=threads)
     assert found.n_pairs == found.distribution.counts.sum()
-    check(found, cosines(x), "float32")
+    check(found, cosines(x))
 
 
 def converted(kind, x):
@@ -156,7 +176,24 @@ def converted(kind, x):
 def test_storage_of_every_kind(backend, kind):
     x = converted(kind, data("gaussian", 60, 20))
     plain = x.detach().to(torch.float64).numpy() if isinstance(x, torch.Tensor) else x.astype(np.float64)
-    check(cosine_stats(x, backend=backend), cosines(plain), ran(backend, "float32"))
+    check(cosine_stats(x, backend=backend), cosines(plain))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("shape", [(40, 7), (9, 60), (2, 1), (2, 3), (30, 30)])
+@pytest.mark.parametrize("backend", list(Backend))
+def test_mean_cosine_and_each_rows_share_of_it(backend, shape, sparse):
+    mask = np.random.default_rng(0).random(shape) < (0.4 if sparse else 1)
+    for x in (data("gaussian", *shape) * mask, (data("clustered", *shape) + 2) * mask):
+        x[:, 0] += 1
+        scores = cosine_scores(as_matrix(scipy.sparse.csr_array(x) if sparse else x), backend, "float32", "raise")
+        u = x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+        cosine = u @ u.T
+        np.fill_diagonal(cosine, 0)
+        # Sums of n terms of size 1, divided by n: the error stays near that of one cosine in float64.
+        bound = 4 * (sum(shape) + 10) * 2.0**-53
+        assert_within(mean_cosine(scores), upper(cosine).mean(), bound)
+        assert_within(_by_row(scores), cosine.sum(axis=1) / (shape[0] - 1), bound)
 
 
 def test_standard_error_is_over_rows():
@@ -206,9 +243,11 @@ def test_identical_rows_lose_no_pair_and_stay_in_range(backend, precision, d):
 
 
 def test_a_cosine_just_above_one_is_kept():
-    rows = unit_rows(as_matrix(np.ones((4, 3))), Backend.CPU, "float32", "raise")
-    rows.resident[:] = np.sqrt(np.float32(1.0000004) / 3)
-    found = stats_of(rows)
+    scores = cosine_scores(as_matrix(np.ones((4, 3))), Backend.CPU, "float32", "raise")
+    left, _ = scores.resident
+    left[:, -2] += np.float32(4e-7)
+    found = stats_of(scores)
+    assert found.distribution.moments[0] > 2e-7
     assert found.distribution.centre <= 1.000001
     assert (found.max, found.histogram(20)[0].sum()) == (1, 6)
 
@@ -273,7 +312,7 @@ def test_dropped_rows_are_counted_and_do_not_matter():
         for given_rows in (spoilt, torch.from_numpy(spoilt), scipy.sparse.csr_array(spoilt)):
             found = cosine_stats(given_rows, backend=backend, on_invalid="drop")
             assert (found.n, found.n_dropped) == (30, 3)
-            check(found, cosines(x), found.precision)
+            check(found, cosines(x))
     assert cosine_stats(x, on_invalid="drop").n_dropped == 0
 
 
@@ -293,8 +332,14 @@ def test_sparse_rows_are_never_made_dense_whole(monkeypatch):
     assert found.n_pairs == 2000 * 1999 // 2
     few = cosine_stats(x[:30], backend="reference")
     values = cosines(x[:30].toarray())
-    check(few, values, "float64")
-    check(cosine_stats(x[:30]), values, "float32")
+    check(few, values)
+    check(cosine_stats(x[:30]), values)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sparse_rows_have_no_bfloat16(backend):
+    with pytest.raises(InvalidInputError, match="precision 'bfloat16' is for dense rows; x is sparse: use 'float32'"):
+        cosine_stats(scipy.sparse.csr_array(data("gaussian", 6, 3)), precision="bfloat16", backend=backend)
 
 
 @pytest.mark.parametrize("eps", [-0.1, math.nan, "0.1", None])
@@ -310,44 +355,6 @@ def test_printing_and_dict_show_every_scalar():
     assert scalars["mean"] == found.mean
     assert len(str(found).splitlines()) == len(scalars)
     assert "distribution" not in repr(found)
-
-
-@pytest.mark.parametrize(("backend", "precision"), GRID)
-def test_similarity_matrix(backend, precision):
-    x, y = data("gaussian", 30, 17), data("clustered", 11, 17)
-    unit_x, unit_y = (a / np.linalg.norm(a.astype(np.float64), axis=1, keepdims=True) for a in (x, y))
-    bound = cosine_bound(17, precision) + cosine_bound(17, "float64")
-    for left in (x, scipy.sparse.csr_array(x)):
-        for right in (y, scipy.sparse.csr_array(y)):
-            got = cosine_similarity(left, right, backend=backend, precision=precision)
-            assert got.dtype == ran(backend, precision)
-            assert_within(got, unit_x @ unit_y.T, bound)
-        own = cosine_similarity(left, backend=backend, precision=precision)
-        assert_within(own, unit_x @ unit_x.T, bound)
-        assert own.max() <= 1
-
-
-def test_similarity_of_one_row():
-    assert cosine_similarity([[3.0, 4.0]], [[1.0, 0.0]]).shape == (1, 1)
-    assert_within(cosine_similarity([[3.0, 4.0]], [[1.0, 0.0]]), [[0.6]], 1e-6)
-
-
-def test_similarity_comes_back_as_it_was_given():
-    x = data("gaussian", 6, 4)
-    for backend in BACKENDS:
-        assert isinstance(cosine_similarity(x, backend=backend), np.ndarray)
-        assert isinstance(cosine_similarity(torch.from_numpy(x), backend=backend), torch.Tensor)
-        assert isinstance(cosine_similarity(scipy.sparse.csr_array(x), backend=backend), np.ndarray)
-
-
-def test_similarity_names_the_argument_that_is_wrong():
-    x = data("gaussian", 4, 3)
-    with pytest.raises(InvalidInputError, match="x and y must have the same number of columns; got 3 and 2"):
-        cosine_similarity(x, x[:, :2])
-    with pytest.raises(InvalidInputError, match=r"y has 1 row \(2\) that are zero and have no direction"):
-        cosine_similarity(x, x * [[1], [1], [0], [1]])
-    with pytest.raises(InvalidInputError, match="y has 1 dimensions"):
-        cosine_similarity(x, x[0])
 
 
 MEMORY = r"""
