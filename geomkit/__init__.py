@@ -14,22 +14,44 @@ if TYPE_CHECKING:
     from geomkit.stats.cosine import CosineStats as CosineStats
     from geomkit.stats.cosine import cosine_similarity as cosine_similarity
     from geomkit.stats.cosine import cosine_stats as cosine_stats
+    from geomkit.stats.moments import Moments as Moments
+    from geomkit.stats.moments import MomentsAccumulator as MomentsAccumulator
+    from geomkit.stats.moments import moments as moments
+    from geomkit.stats.neighbors import Neighbors as Neighbors
+    from geomkit.stats.neighbors import neighbors as neighbors
     from geomkit.stats.orthogonality import Orthogonality as Orthogonality
     from geomkit.stats.orthogonality import orthogonality as orthogonality
+    from geomkit.stats.squared_distance import SquaredDistanceStats as SquaredDistanceStats
+    from geomkit.stats.squared_distance import squared_distance_stats as squared_distance_stats
+    from geomkit.stats.survey import Survey as Survey
+    from geomkit.stats.survey import survey as survey
+    from geomkit.warming import Warmed as Warmed
+    from geomkit.warming import warm as warm
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "Concentration": "geomkit.stats.concentration",
     "CosineStats": "geomkit.stats.cosine",
+    "Moments": "geomkit.stats.moments",
+    "MomentsAccumulator": "geomkit.stats.moments",
+    "Neighbors": "geomkit.stats.neighbors",
     "Orthogonality": "geomkit.stats.orthogonality",
+    "SquaredDistanceStats": "geomkit.stats.squared_distance",
+    "Survey": "geomkit.stats.survey",
+    "Warmed": "geomkit.warming",
     "concentration": "geomkit.stats.concentration",
     "cosine_similarity": "geomkit.stats.cosine",
     "cosine_stats": "geomkit.stats.cosine",
     "errors": "geomkit.errors",
+    "moments": "geomkit.stats.moments",
+    "neighbors": "geomkit.stats.neighbors",
     "nulls": "geomkit.nulls",
     "orthogonality": "geomkit.stats.orthogonality",
     "sources": "geomkit.sources",
+    "squared_distance_stats": "geomkit.stats.squared_distance",
+    "survey": "geomkit.stats.survey",
+    "warm": "geomkit.warming",
 }
 _MODULES = {"errors", "nulls", "sources"}
 
