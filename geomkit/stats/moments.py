@@ -1,0 +1,361 @@
+"""Mean and variance of cosine and of squared distance over all distinct pairs, without forming a pair."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.arrays import Matrix, as_matrix, check_choice, name_rows
+from geomkit.batches import Pair
+from geomkit.errors import InvalidInputError
+from geomkit.gather import gather
+from geomkit.influence import influences
+from geomkit.kernels import Backend, choose
+from geomkit.pairs import processors
+from geomkit.scatter import PairSums
+from geomkit.stats.cosine import check_threads
+from geomkit.wide import across
+
+__all__ = ["WIDEST", "Moments", "MomentsAccumulator", "moments"]
+
+WIDEST = 8192
+"""Most coordinates of rows whose products of columns are held: two float64 matrices, 1 GiB."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of cosine and of squared Euclidean distance over all n(n-1)/2 distinct pairs of rows.
+
+    Exact up to float64 rounding, whatever the dtype of the rows. Variances are those of the pairs themselves: divided
+    by their number. Standard errors are over rows, not pairs, which share rows: what another sample of n rows would
+    give. They are NaN for n = 2.
+    """
+
+    n: int
+    """Rows measured."""
+    d: int
+    """Coordinates of a row."""
+    n_pairs: int
+    """Distinct pairs: n(n-1)/2."""
+    cosine_mean: float
+    """In [-1/(n-1), 1]; dimensionless."""
+    cosine_mean_se: float
+    """At least 0."""
+    cosine_variance: float
+    """In [0, 1]."""
+    cosine_variance_se: float
+    """At least 0; NaN unless asked for with ``variance_se=True``."""
+    squared_distance_mean: float
+    """At least 0, in squared units of the data; infinite where float64 cannot say it."""
+    squared_distance_mean_se: float
+    """At least 0, in squared units of the data."""
+    squared_distance_variance: float
+    """At least 0, in the fourth power of units of the data; infinite where float64 cannot say it."""
+    squared_distance_variance_se: float
+    """At least 0, in the fourth power of units of the data; NaN unless asked for with ``variance_se=True``."""
+    squared_distance_relative_variance: float
+    """Var(D²)/E(D²)², at least 0: how far from concentrated the distances are. NaN where all rows are equal."""
+    backend: str
+    """The backend that ran."""
+    side: str
+    """``"columns"``: from the products of the columns, d × d. ``"rows"``: from those of the rows, n × n, in tiles."""
+    n_dropped: int
+    """Rows left out by ``on_invalid="drop"``."""
+    cosine_shares: NDArray[np.float64] = field(repr=False, compare=False)
+    """Share of each coordinate in the mean cosine, (d,); they add up to it, and may be negative.
+
+    The "rogue dimensions" of Timkey & van Schijndel (2021).
+    """
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """Every scalar field by name."""
+        names = [name for name in self.__dataclass_fields__ if name != "cosine_shares"]
+        return {name: getattr(self, name) for name in names}
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<36} {value}" for name, value in self.to_dict().items())
+
+
+class MomentsAccumulator:
+    """Moments of a stream of blocks of rows, which need not fit into memory together.
+
+    Blocks may be dense or sparse, of any dtype that `moments` takes, and of any length from one row. Accumulators
+    merge: each thread, process or machine can fill its own. The order of blocks and of merging, and the number of
+    threads, change results by float64 rounding alone.
+
+    Parameters
+    ----------
+    backend, on_invalid, threads
+        As for `moments`.
+
+    Raises
+    ------
+    InvalidInputError
+        An argument is not one of its choices.
+
+    Notes
+    -----
+    Holds 16 d² bytes; an update in several blocks holds as much again for each worker while it runs (256 MiB in all
+    or one worker). `update` is O(m d²) for m rows, `merge` and `result` are O(d²). Rows of more than 8192 coordinates
+    are refused: see `moments`.
+    """
+
+    def __init__(self, *, backend: str = "auto", on_invalid: str = "raise", threads: int | None = None) -> None:
+        check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+        choose(backend, on_accelerator=False)
+        check_threads(threads)
+        self._asked, self._on_invalid, self._threads = backend, on_invalid, threads
+        self._pair: Pair | None = None
+        self._seen = 0
+
+    @property
+    def n(self) -> int:
+        """Rows measured so far."""
+        return self._pair.plain.n if self._pair else 0
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out so far."""
+        return self._seen - self.n
+
+    def update(self, block: Any) -> Self:
+        """Take in more rows.
+
+        Parameters
+        ----------
+        block : array_like (m, d)
+            As `x` of `moments`, of one row or more, and as wide as the blocks before.
+
+        Returns
+        -------
+        MomentsAccumulator
+            Itself.
+
+        Raises
+        ------
+        InvalidInputError
+            The block cannot be measured, is wider than 8192, is not as wide as the blocks before or does not lie
+            where they did, or has rows that are not finite or zero and ``on_invalid="raise"``. Rows are numbered from
+            the first row of the stream. The accumulator is then as it was.
+        """
+        matrix = as_matrix(block, name="block", min_rows=1)
+        if matrix.d > WIDEST:
+            msg = (
+                f"block has {matrix.d} columns; a stream must have at most {WIDEST}, whose products take 1 GiB: "
+                f"pass all rows at once to moments(x), which needs no such products"
+            )
+            raise InvalidInputError(msg)
+        backend = choose(self._asked, on_accelerator=matrix.on_accelerator)
+        device = matrix.device if matrix.on_accelerator else None
+        pair = self._pair or Pair.empty(matrix.d, backend, device)
+        _check_same(matrix, pair, backend, device)
+        self._pair = _filled(matrix, pair, self._threads, self._on_invalid, self._seen)
+        self._seen += matrix.n
+        return self
+
+    def merge(self, other: Self) -> Self:
+        """Take in all rows of another accumulator, which stays as it is.
+
+        Returns
+        -------
+        MomentsAccumulator
+            Itself.
+
+        Raises
+        ------
+        InvalidInputError
+            `other` is not an accumulator, is this one, or has rows of another width.
+        """
+        if not isinstance(other, MomentsAccumulator) or other is self:
+            what = "itself" if other is self else type(other).__name__
+            msg = f"other must be another MomentsAccumulator; got {what}"
+            raise InvalidInputError(msg)
+        theirs = other._pair
+        if theirs is None:
+            return self
+        if self._pair is None:
+            backend = theirs.plain.backend if self._asked == "auto" else Backend(self._asked)
+            device = theirs.plain.device if backend is theirs.plain.backend else None
+            self._pair = Pair.empty(theirs.d, backend, device)
+        if self._pair.d != theirs.d:
+            msg = f"other has rows of {theirs.d} columns; it must have {self._pair.d}"
+            raise InvalidInputError(msg)
+        self._pair.merge(theirs)
+        self._seen += other._seen
+        return self
+
+    def result(self) -> Moments:
+        """Moments of all rows so far. The accumulator can go on.
+
+        Raises
+        ------
+        InvalidInputError
+            There are fewer than two rows.
+        """
+        if self._pair is None or self.n < 2:
+            raise InvalidInputError(_too_few("the stream", self.n, self.n_dropped))
+        pair = self._pair
+        return _moments(_sums(pair), _shares(pair), pair.plain.backend, "columns", self.n_dropped)
+
+
+def moments(
+    x: Any,
+    *,
+    backend: str = "auto",
+    on_invalid: str = "raise",
+    variance_se: bool = False,
+    threads: int | None = None,
+) -> Moments:
+    """Mean and variance of cosine and of squared Euclidean distance over all distinct pairs, exactly, without pairs.
+
+    Parameters
+    ----------
+    x : array_like (n, d)
+        float16, bfloat16, float32, float64 or integers; dense or scipy sparse. n >= 2, finite, no zero row. Read where
+        it lies, block by block.
+    backend : {"auto", "cpu", "torch", "reference"}
+        ``"auto"`` is torch for a tensor on an accelerator and the CPU kernels otherwise.
+    on_invalid : {"raise", "drop"}
+        What to do with rows that are not finite or zero.
+    variance_se : bool
+        Whether to give the standard errors of the two variances, too: by columns, another pass over `x` and about
+        twice the time.
+    threads : int, optional
+        Worker threads of the CPU backend; all processors of this process unless given. A single worker leaves products
+        to BLAS's own threads.
+
+    Returns
+    -------
+    Moments
+
+    Raises
+    ------
+    InvalidInputError
+        `x` cannot be measured, or an argument is not one of its choices.
+    BackendUnavailableError
+        The library behind the backend is missing.
+
+    See Also
+    --------
+    MomentsAccumulator : the same from a stream of blocks.
+
+    Notes
+    -----
+    A cosine is 1 - |x̂ - ŷ|²/2 of the rows over their norms, so one formula serves both statistics. With S, V and M as
+    in `geomkit.scatter`,
+
+        E D² = 2 S / (n - 1),   Var D² = 2 V / (n - 1) + 4 (‖M‖² - S²/(n - 1)) / (n (n - 1)),
+
+    both terms of which are at least 0. Standard errors are those of a mean over pairs (Hoeffding 1948).
+
+    By columns, O(n d²) time in one pass, 16 d² bytes for each worker (256 MiB in all, or one worker) and a few blocks.
+    By rows, where n < d or d > 8192: O(n² d), for sparse rows O(n²) and the terms that they share, with each pair
+    counted once, and a few blocks. Errors are float64 roundings of sums: means come out to about 1e-15 of ``E D²`` (of
+    1, for cosines), variances to about 1e-15 of its square.
+    """
+    check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    check_threads(threads)
+    matrix = as_matrix(x)
+    which = choose(backend, on_accelerator=matrix.on_accelerator)
+    if matrix.n < matrix.d or matrix.d > WIDEST:
+        wide = across(matrix, which, threads or processors(), on_invalid, by_row=variance_se)
+        return _moments(wide.sums, wide.shares, which, wide.side, wide.n_dropped)
+    empty = Pair.empty(matrix.d, which, matrix.device if matrix.on_accelerator else None)
+    pair = _filled(matrix, empty, threads, on_invalid, 0)
+    dropped = matrix.n - pair.plain.n
+    if pair.plain.n < 2:
+        raise InvalidInputError(_too_few(matrix.name, pair.plain.n, dropped))
+    sums, shares = _sums(pair), _shares(pair)
+    if variance_se:
+        found = influences(matrix, which, threads or processors(), pair)
+        sums = [replace(each, influence=influence) for each, influence in zip(sums, found, strict=True)]
+    return _moments(sums, shares, which, "columns", dropped)
+
+
+def _filled(matrix: Matrix, pair: Pair, threads: int | None, on_invalid: str, first: int) -> Pair:
+    """Add rows, of which the first has the number `first`; where invalid ones are refused, `pair` is as it was."""
+    drop = on_invalid == "drop"
+    pair, invalid = gather(matrix, pair.plain.backend, threads or processors(), pair, drop=drop)
+    kinds = {"are not finite": invalid.infinite, "are zero and have no direction": invalid.zero}
+    for what, rows in kinds.items():
+        if rows and not drop:
+            msg = f'{matrix.name} has {name_rows(np.array(rows) + first)} that {what}; drop them with on_invalid="drop"'
+            raise InvalidInputError(msg)
+    return pair
+
+
+def _too_few(name: str, n: int, dropped: int) -> str:
+    left = f" left after dropping {dropped}" if dropped else ""
+    return f"{name} has {n} {'row' if n == 1 else 'rows'}{left}; it must have at least 2"
+
+
+def _check_same(matrix: Matrix, pair: Pair, backend: Backend, device: Any) -> None:
+    if matrix.d != pair.d:
+        msg = f"{matrix.name} has {matrix.d} columns; it must have {pair.d}, like the blocks before"
+        raise InvalidInputError(msg)
+    held = pair.plain
+    if (backend, device) != (held.backend, held.device):
+        msg = (
+            f"{matrix.name} is for backend {backend.value!r} on {device or 'cpu'}; it must be for "
+            f"{held.backend.value!r} on {held.device or 'cpu'}, like the blocks before"
+        )
+        raise InvalidInputError(msg)
+
+
+def _sums(pair: Pair) -> list[PairSums]:
+    return [scatter.sums() for scatter in pair.both]
+
+
+def _shares(pair: Pair) -> NDArray[np.float64]:
+    """Share of each coordinate in the mean cosine: (s_k² - Σ x̂_ik²) / (n(n-1)), written about the mean."""
+    unit = pair.unit
+    return unit.mean**2 - unit.diagonal() / (unit.n * (unit.n - 1))
+
+
+class _Estimates(NamedTuple):
+    """Of squared distances, over a power of two."""
+
+    mean: float
+    mean_se: float
+    variance: float
+    variance_se: float
+
+
+def _estimates(sums: PairSums) -> _Estimates:
+    n = sums.n
+    mean = 2 * sums.squares / (n - 1)
+    if n == 2:
+        return _Estimates(mean, math.nan, 0.0, math.nan)
+    # Row i is at (n a_i + S) / (n - 1) from the others on average.
+    mean_se = 2 * math.sqrt(n * sums.spread / (n - 1)) / (n - 1)
+    variance = 2 * sums.spread / (n - 1) + 4 * sums.excess / (n * (n - 1))
+    return _Estimates(mean, mean_se, variance, 2 * sums.influence / ((n - 1) * math.sqrt(n)))
+
+
+def _moments(both: list[PairSums], shares: NDArray[np.float64], backend: Backend, side: str, n_dropped: int) -> Moments:
+    plain, unit = (_estimates(sums) for sums in both)
+    n, exponent = both[0].n, both[0].exponent
+    # Unlike Python's, NumPy's ldexp says infinity where float64 ends.
+    with np.errstate(over="ignore"):
+        mean, mean_se = (float(np.ldexp(value, 2 * exponent)) for value in plain[:2])
+        variance, variance_se = (float(np.ldexp(value, 4 * exponent)) for value in plain[2:])
+    return Moments(
+        n=n,
+        d=len(shares),
+        n_pairs=n * (n - 1) // 2,
+        cosine_mean=min(max(1 - unit.mean / 2, -1.0), 1.0),
+        cosine_mean_se=unit.mean_se / 2,
+        cosine_variance=unit.variance / 4,
+        cosine_variance_se=unit.variance_se / 4,
+        squared_distance_mean=mean,
+        squared_distance_mean_se=mean_se,
+        squared_distance_variance=variance,
+        squared_distance_variance_se=variance_se,
+        squared_distance_relative_variance=plain.variance / plain.mean**2 if plain.mean > 0 else math.nan,
+        backend=backend.value,
+        side=side,
+        n_dropped=n_dropped,
+        cosine_shares=shares,
+    )
