@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: results test bench lint clean
+.PHONY: results test bench baseline lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,7 +18,16 @@ test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --benchmark-disable
 
 bench: $(VENV)/.installed
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench --benchmark-only
+	mkdir -p results/quick
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench --benchmark-only \
+		--benchmark-json=results/quick/benchmark.json
+	mv results/quick/benchmark.json results/benchmark.json
+	test -f results/benchmark.baseline.json || cp results/benchmark.json results/benchmark.baseline.json
+	$(BIN)/python -m bench compare results/benchmark.baseline.json results/benchmark.json
+
+# Later runs of `make bench` are compared with the last one.
+baseline:
+	cp results/benchmark.json results/benchmark.baseline.json
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

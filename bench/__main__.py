@@ -1,15 +1,18 @@
-"""``python -m bench``: run studies and write results/."""
+"""``python -m bench``: run studies and write results/; ``python -m bench compare OLD NEW`` reads benchmark files."""
 
 import argparse
 import logging
 import sys
 from pathlib import Path
 
-from bench import readme, runner
+from bench import compare, readme, runner
 from bench.studies import STUDIES
 from geomkit.errors import GeomkitError
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+
+_ABOUT = "Run studies and write their tables and figures to results/. `bench compare OLD NEW` compares benchmark files."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -19,7 +22,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the studies, and return an exit code."""
-    parser = _Parser(prog="python -m bench", description="Run studies and write their tables and figures to results/.")
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["compare"]:
+        return compare.main(given[1:])
+    parser = _Parser(prog="python -m bench", description=_ABOUT)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="all of them unless named")
     parser.add_argument("--list", action="store_true", help="say what there is and stop")
     parser.add_argument("--quick", action="store_true", help="small slices, under two minutes, into results/quick/")
@@ -27,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run again what is up to date")
     parser.add_argument("--seed", type=int, default=0, help="draws random vectors and samples (default 0)")
     parser.add_argument("--out", type=Path, default=None, help="another folder than results/")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args(given)
     logging.basicConfig(format="bench: %(message)s", level=logging.WARNING, stream=sys.stderr)
     if asked.list:
         for study in STUDIES.values():

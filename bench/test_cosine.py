@@ -1,19 +1,27 @@
 """pytest-benchmark suite: all-pair cosine statistics, ours and peers, over the same cases as the study `speed`."""
 
-from typing import Any
-
 import pytest
 
-from bench.cases import CosineCase
+from bench.cases import CosineCase, SurveyCase
+from bench.conftest import Rows, Timed
 
-SIZES = [CosineCase(4096, d) for d in (50, 300, 768, 1536, 4096)]
+LABELS = [each.label for each in CosineCase(2, 2).contenders()]
 
 
-@pytest.mark.parametrize("case", SIZES, ids=lambda case: f"{case.n}x{case.d}")
-@pytest.mark.parametrize("who", ["ours", "torch_chunked", "bare_product"])
-def test_cosine(benchmark: Any, case: CosineCase, who: str) -> None:
-    """Time one contender; the case proves its answer before it hands over the thunk."""
-    thunk = getattr(case, who)()
-    benchmark.group = f"cosine_stats d={case.d}"
-    benchmark.extra_info.update(n=case.n, d=case.d, pairs=case.n * (case.n - 1) // 2)
-    assert benchmark(thunk) is not None
+@pytest.mark.parametrize("d", [50, 300, 768, 1536])
+@pytest.mark.parametrize("who", LABELS)
+def test_isotropic(timed: Timed, rows: Rows, d: int, who: str) -> None:
+    """Directions uniform on the sphere."""
+    timed(CosineCase(rows(4096), d), who)
+
+
+@pytest.mark.parametrize("who", LABELS)
+def test_anisotropic(timed: Timed, rows: Rows, who: str) -> None:
+    """Rows around a large common mean, which is taken out in the product."""
+    timed(CosineCase(rows(4096), 768, data="anisotropic"), who)
+
+
+@pytest.mark.parametrize("who", [each.label for each in SurveyCase(2, 2).contenders()])
+def test_survey(timed: Timed, rows: Rows, who: str) -> None:
+    """All reducers in one sweep, and one alone."""
+    timed(SurveyCase(rows(4096), 384), who)

@@ -32,8 +32,17 @@ def test_its_links_lead_somewhere():
 def test_refresh_changes_the_table_alone(tmp_path):
     page, speed = tmp_path / "README.md", tmp_path / "speed.csv"
     page.write_text(f"before\n{readme.START}\nold\n{readme.END}\nafter\n", encoding="utf-8")
-    row = {"d": 768, "million_pairs_per_second": 123.4, "times_chunked_torch": 5.55, "of_bare_product": 0.5}
-    pd.DataFrame([row]).to_csv(speed, index=False)
+    row = {
+        "kernel": "cosine_stats",
+        "data": "isotropic",
+        "n": 9,
+        "d": 768,
+        "contender": "geomkit",
+        "precision": "float32",
+    }
+    found = [("million_pairs_per_second", "", 123.4), ("times_as_fast", "bare product", 2.0)]
+    rows = [row | {"statistic": name, "beside": beside, "value": value} for name, beside, value in found]
+    pd.DataFrame(rows).to_csv(speed, index=False)
 
     readme.refresh(page, speed)
 

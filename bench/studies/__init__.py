@@ -1,6 +1,8 @@
 """The table of studies: adding one is a row here and a file beside this one."""
 
 from bench.runner import Study
-from bench.studies import claims, figures, geometry, speed
+from bench.studies import claims, figures, geometry, speed, speed_figure
 
-STUDIES: dict[str, Study] = {study.name: study for study in (geometry.STUDY, figures.STUDY, claims.STUDY, speed.STUDY)}
+_ALL = (geometry.STUDY, figures.STUDY, claims.STUDY, speed.STUDY, speed_figure.STUDY)
+
+STUDIES: dict[str, Study] = {study.name: study for study in _ALL}

@@ -1,47 +1,99 @@
-"""Speed of the all-pair cosine statistics beside what an expert writes by hand, and beside the bare product."""
+"""Speed beside what users would call instead, and beside the machine's own limits; growth in n and d."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
-from bench.cases import CosineCase, interleaved
+from bench import contest, growth, limits
+from bench.cases import (
+    OURS,
+    Case,
+    ConcentrationCase,
+    CosineCase,
+    KeopsCase,
+    MomentsCase,
+    NeighborsCase,
+    SimilarityCase,
+    SurveyCase,
+)
+from bench.cases.concentration import ORDERS
 from bench.runner import Context, Study
-from geomkit.sources import GRID
+from bench.tidy import NOT_MEASURED
+from bench.timing import Pace
 
-N, N_QUICK = 8_192, 4_096
-ROUNDS = 5
-_QUICK_DIMS = (50, 300, 768)
+DIMS = (50, 64, 128, 300, 384, 768, 1024, 1536, 2048, 4096)
+NEIGHBOR_DIMS = (50, 384, 768, 1536)
+PACE, PACE_QUICK = Pace(seconds=10.0, least=3, most=7), Pace(seconds=0.0, least=3, most=3)
+PACE_ALONE = Pace(seconds=5.0, least=1, most=3)
+"""Where ours meets nobody, and is timed for its rate alone."""
+_NO_PRODUCT = (0.5, 1.5, 1.7)
+"""Orders whose powers take SciPy thirty times as long as a difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One contest of the study."""
+
+    case: Case
+    only: tuple[str, ...] = ()
+    """Contenders, all of them unless named."""
+
+
+def plan(seed: int, *, quick: bool) -> Iterator[Entry]:
+    """List all contests. Peers that take minutes at the full size meet ours at a smaller n, the same for both."""
+    n = 2048 if quick else 16_384
+    for d in (50, 300, 768) if quick else DIMS:
+        yield Entry(CosineCase(n, d, seed))
+    yield Entry(CosineCase(n, 768, seed, data="anisotropic"))
+    yield Entry(KeopsCase(512 if quick else 4096, 64, seed))
+    for d in (384,) if quick else NEIGHBOR_DIMS:
+        yield Entry(NeighborsCase(2000 if quick else 20_000, d, seed))
+    yield Entry(SurveyCase(n, 384 if quick else 768, seed))
+    yield Entry(MomentsCase(2000 if quick else 20_000, 128 if quick else 768, seed))
+    yield Entry(SimilarityCase(1000 if quick else 4096, 768, seed))
+    yield Entry(SimilarityCase(500 if quick else 2048, 768, seed, slow=True))
+    for p in (1.0, 1.7) if quick else ORDERS:
+        d = 64 if quick else 768
+        yield Entry(ConcentrationCase(400 if quick else (600 if p in _NO_PRODUCT else 3000), d, p, seed))
+        yield Entry(ConcentrationCase(600 if quick else 8000, d, p, seed), only=(OURS,))
+
+
+def threaded(seed: int, *, quick: bool) -> Iterator[tuple[Case, str]]:
+    """List what is timed with one thread and with all."""
+    n, d = (1500, 128) if quick else (8192, 768)
+    yield CosineCase(n, d, seed), "float32"
+    yield CosineCase(n, d, seed), "bfloat16"
+    yield NeighborsCase(n, d, seed), "float32"
+    yield NeighborsCase(n, d, seed), "bfloat16"
+    yield MomentsCase(2 * n, d, seed), "float64"
+    yield ConcentrationCase(n // 2, d, 1.0, seed), "float32"
 
 
 def run(context: Context) -> None:
-    """Time every dimension of the grid and write results/speed.csv."""
+    """Measure limits, contests, threads and growth; write limits.csv, speed.csv and growth.csv."""
     held = [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
     if held:
         context.say(f"{' and '.join(held)} hold NumPy's product back; unset for benchmarks, as `make results` does")
-    n = N_QUICK if context.quick else N
-    rows = []
-    for d in tqdm(_QUICK_DIMS if context.quick else GRID, desc="speed", unit="dimension", disable=None):
-        case = CosineCase(n, d, context.seed)
-        took = interleaved([case.ours(), case.torch_chunked(), case.bare_product()], 3 if context.quick else ROUNDS)
-        ours, chunked, bare = np.median(took, axis=0)
-        rows.append(
-            {
-                "statistic": "cosine_stats",
-                "precision": "float32",
-                "n": n,
-                "d": d,
-                "seconds": ours,
-                "million_pairs_per_second": n * (n - 1) / 2 / ours / 1e6,
-                "times_chunked_torch": np.median(took[:, 1] / took[:, 0]),
-                "of_bare_product": np.median(took[:, 0] / took[:, 2]),
-                "chunked_torch_seconds": chunked,
-                "bare_product_seconds": bare,
-                "rounds": len(took),
-            }
-        )
-    context.table("speed.csv", pd.DataFrame(rows))
+    quick = context.quick
+    pace = PACE_QUICK if quick else PACE
+    known = limits.measure(quick=quick)
+    context.table("limits.csv", known.frame())
+    rows: list[contest.Row] = []
+    for entry in tqdm(list(plan(context.seed, quick=quick)), desc="speed", unit="contest", disable=None):
+        if quick and isinstance(entry.case, KeopsCase):
+            keops = entry.case.contenders()[1]
+            rows.append(contest.not_measured(entry.case, keops, "left out by --quick: it compiles for a minute"))
+            continue
+        rows += contest.contest(entry.case, known, PACE_ALONE if entry.only else pace, entry.only)
+    for case, precision in tqdm(list(threaded(context.seed, quick=quick)), desc="threads", disable=None):
+        rows += contest.scaling(case, precision, known, pace)
+    for row in rows:
+        if row.statistic == NOT_MEASURED:
+            context.say(f"{row.kernel} beside {row.contender} is not measured: {row.note}")
+    context.table("speed.csv", contest.frame(rows))
+    context.table("growth.csv", growth.measure(context.seed, quick=quick))
 
 
-STUDY = Study("speed", "all-pair cosine statistics beside chunked torch and the bare product", run)
+STUDY = Study("speed", "beside chunked torch, faiss, SciPy and others, and beside the machine's limits; growth", run)

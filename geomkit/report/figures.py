@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FAMILIES", "concentration", "cosine_distribution", "layers", "orthogonality", "save"]
+__all__ = ["FAMILIES", "concentration", "cosine_distribution", "layers", "orthogonality", "save", "styled"]
 
 STYLE = Path(__file__).with_name("geomkit.mplstyle")
 
@@ -26,7 +26,8 @@ _LAYERS = r"-layer(\d+)-"
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
+    """Draw inside this, and a figure looks like the others."""
     import matplotlib as mpl
     from matplotlib import style
 
@@ -37,7 +38,7 @@ def _styled() -> Iterator[None]:
 
 def save(figure: "Figure", path: Path, suffix: str) -> None:
     """Write a figure as ``svg`` or ``png``; the same figure gives the same bytes."""
-    with _styled():
+    with styled():
         figure.savefig(path, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
 
 
@@ -49,7 +50,7 @@ def cosine_distribution(shapes: "pd.DataFrame") -> "Figure":
     shapes : DataFrame
         Columns source, family, d, left, density, null_density.
     """
-    with _styled():
+    with styled():
         import matplotlib.pyplot as plt
 
         figure, panels = plt.subplots(2, 2, figsize=(11, 7.4), sharex=True)
@@ -89,7 +90,7 @@ def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
     n : int
         Rows of a source; only sources of this size are drawn.
     """
-    with _styled():
+    with styled():
         import matplotlib.pyplot as plt
 
         found = table[(table.metric == "cosine") & (table.statistic == "fraction_within") & (table.n == n)]
@@ -142,7 +143,7 @@ def concentration(table: "pd.DataFrame", n: int) -> "Figure":
     n : int
         Rows of a source; only sources of this size are drawn.
     """
-    with _styled():
+    with styled():
         import matplotlib.pyplot as plt
 
         orders = ("0.5", "1", "2", "inf")
@@ -187,7 +188,7 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
     n : int
         Rows of a source; only sources of this size are drawn.
     """
-    with _styled():
+    with styled():
         import matplotlib.pyplot as plt
 
         found = table[(table.metric == "cosine") & (table.n == n) & table.source.str.startswith("smollm2-")]

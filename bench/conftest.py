@@ -1,0 +1,64 @@
+"""What the pytest-benchmark suites share: sizes, the timing of a proven case, and the file that is kept."""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.cases import Case
+from bench.compare import reduced
+from bench.runner import processor
+from geomkit.errors import BackendUnavailableError
+from geomkit.pairs import processors
+
+ROUNDS = 11
+"""Enough for the second smallest and second largest time to enclose the median at 98.8 %."""
+
+FEW = 200
+"""Rows at most where cases run once and nothing is timed."""
+
+_VERSIONS = ("geomkit", "numpy", "scipy", "numba", "torch", "scikit-learn", "faiss-cpu", "numkong", "simsimd")
+
+Rows = Callable[[int], int]
+Timed = Callable[[Case, str], None]
+
+
+@pytest.fixture
+def rows(request: pytest.FixtureRequest) -> Rows:
+    """Return the number of rows that a suite asks for, or fewer under ``--benchmark-disable``."""
+    disabled = request.config.getoption("--benchmark-disable")
+    return lambda n: min(n, FEW) if disabled else n
+
+
+@pytest.fixture
+def timed(benchmark: Any) -> Timed:
+    """Return a function that times one contender of a case, which proves its answer before it is timed."""
+
+    def run(case: Case, label: str) -> None:
+        contender = next(each for each in case.contenders() if each.label == label)
+        try:
+            thunk = contender.prepare()
+        except BackendUnavailableError as missing:
+            pytest.skip(str(missing))
+        about = {name: getattr(case, name) for name in ("kernel", "setting", "data", "n", "d")}
+        benchmark.group = " ".join(str(each) for each in about.values() if each)
+        who = {"contender": contender.name, "precision": contender.precision, "peer": bool(contender.library)}
+        benchmark.extra_info.update(about | who | {"pairs": case.n * (case.n - 1) // 2})
+        assert benchmark.pedantic(thunk, rounds=ROUNDS) is not None
+
+    return run
+
+
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """Keep what ``python -m bench compare`` needs, and no host name or path."""
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "missing"
+    kept = reduced(output_json, {"processor": processor(), "cores": processors(), "versions": versions})
+    output_json.clear()
+    output_json.update(kept)
