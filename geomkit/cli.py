@@ -1,4 +1,4 @@
-"""The command line: `geomkit sources`, `cosine`, `orthogonality` and `concentration`.
+"""The command line: `geomkit sources`, `cosine`, `orthogonality`, `concentration`, `moments`, `survey` and `warm`.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 2 bad input or something that
 cannot be had, in one line.
@@ -22,6 +22,7 @@ from geomkit.errors import GeomkitError, InvalidInputError
 
 if TYPE_CHECKING:
     from geomkit.sources import Source
+    from geomkit.stats.survey import Survey
 
 app = typer.Typer(
     help="The geometry of embeddings, measured fast and honestly.",
@@ -38,7 +39,7 @@ Input = Annotated[str, typer.Argument(help="A .npy file (memory-mapped), or the 
 Rows = Annotated[int | None, typer.Option("--n", help="Rows of a source; random sources need it.", metavar="N")]
 Seed = Annotated[int, typer.Option(help="Draws a random source, or the rows of a sample.")]
 BackendName = Annotated[str, typer.Option(help="auto, cpu, torch or reference.")]
-Precision = Annotated[str, typer.Option(help="float32 or float64.")]
+Precision = Annotated[str, typer.Option(help="bfloat16, float32 or float64; concentration has no bfloat16.")]
 OnInvalid = Annotated[str, typer.Option(help="raise, or drop rows that are not finite or have no direction.")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads of the cpu backend.", metavar="N")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -127,6 +128,70 @@ def concentration(
     vectors = _vectors(source, n, seed)
     found = measure(vectors, p=p, backend=backend, precision=precision, on_invalid=on_invalid, threads=threads)
     _print(found.to_dict(), as_json)
+
+
+@app.command()
+def moments(
+    source: Input,
+    variance_se: Annotated[bool, typer.Option(help="Standard errors of the variances too: a second pass.")] = False,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Exact mean and variance of all cosines and squared distances, without forming the pairs."""
+    from geomkit.stats.moments import moments as measure
+
+    vectors = _vectors(source, n, seed)
+    found = measure(vectors, backend=backend, on_invalid=on_invalid, variance_se=variance_se, threads=threads)
+    _print(found.to_dict(), as_json)
+
+
+@app.command()
+def survey(
+    source: Input,
+    k: Annotated[int, typer.Option("--k", "-k", help="Nearest neighbours of each row.", metavar="K")] = 10,
+    duplicates: Annotated[
+        float, typer.Option(help="Pairs whose cosine is at least 1 less this are duplicates.")
+    ] = 1e-6,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write neighbours, distances, extremes and duplicates there.", metavar="FILE.npz"),
+    ] = None,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cosines, extremes of each row, nearest neighbours and duplicates from one sweep over all pairs."""
+    from geomkit.stats.survey import survey as measure
+
+    if out is not None and (out.suffix != ".npz" or not out.parent.is_dir()):
+        msg = f"--out must be a .npz file in a folder that exists; got {out}"
+        raise InvalidInputError(msg)
+    vectors = _vectors(source, n, seed)
+    found = measure(
+        vectors, k=k, duplicates=duplicates, backend=backend, precision=precision, on_invalid=on_invalid,
+        threads=threads,
+    )  # fmt: skip
+    if out is not None:
+        _write(out, found)
+    _print(found.to_dict(), as_json)
+
+
+@app.command()
+def warm(
+    precision: Annotated[str, typer.Option(help="all, bfloat16, float32 or float64.")] = "all",
+) -> None:
+    """Compile the CPU kernels for this processor ahead of time; later runs find them."""
+    from geomkit.warming import warm as compile_ahead
+
+    typer.echo(str(compile_ahead(precision, say=lambda line: typer.echo(line, err=True))))
 
 
 @sources_app.callback()
@@ -223,6 +288,22 @@ def _from_file(path: Path) -> Any:
     except (OSError, ValueError, EOFError) as why:
         msg = f"INPUT {path} could not be read as a .npy file: {why}"
     raise InvalidInputError(msg)
+
+
+def _write(out: Path, found: "Survey") -> None:
+    """Write the arrays of a survey under a temporary name, and rename the complete file."""
+    import numpy as np
+
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(
+                file, rows=found.neighbors.rows, indices=found.neighbors.indices, distances=found.neighbors.distances,
+                least=found.least, largest=found.largest, duplicates=found.duplicates,
+            )  # fmt: skip
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _print(scalars: dict[str, Any], as_json: bool) -> None:

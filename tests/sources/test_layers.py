@@ -5,11 +5,15 @@ import pytest
 import tiny
 import torch
 
+from geomkit import cosine_stats, neighbors
 from geomkit.errors import IntegrityError
 from geomkit.sources import get, layers, load, names
 from geomkit.sources.corpora import Corpus, bbc
 from geomkit.sources.language_model import Card, LanguageModel, hidden_states
 from geomkit.sources.layers import smollm2
+from tests.bounds import assert_within
+from tests.stats.nearest import METRICS, assert_nearest, same
+from tests.stats.oracle import cosines, force
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +47,51 @@ def test_the_capital_of_france_is_paris(model):
     assert 0.70 < float(chances.max()) < 0.85
 
 
-@pytest.mark.real
-def test_middle_layers_point_one_way(model):
+@pytest.fixture(scope="module")
+def documents(model):
+    """Documents at the start, in the middle and at the end of the model."""
     texts = bbc().texts[::22]
     assert len(texts) == 97
-    got = hidden_states(model.model, model.tokenizer, texts, layers=[0, 16, 30], max_tokens=32, sampled_tokens=500)
+    layers = {"layers": [0, 16, 30], "max_tokens": 32, "sampled_tokens": 500}
+    return hidden_states(model.model, model.tokenizer, texts, **layers).documents
 
-    start, middle, end = (mean_cosine(each) for each in got.documents)
+
+@pytest.mark.real
+def test_middle_layers_point_one_way(documents):
+    start, middle, end = (mean_cosine(each) for each in documents)
     assert middle > 0.98
     assert start < 0.9
     assert end < 0.9
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("product", ["", "torch"])
+def test_cosines_of_a_middle_layer_in_bfloat16(documents, monkeypatch, product):
+    """All cosines lie within less than a bfloat16 can resolve."""
+    force(monkeypatch, product)
+    middle = documents[1]
+    values, shares = cosines(middle), [0.01, 0.5, 0.99]
+    low, high = np.quantile(values, [0.0, 1.0])
+    assert high - low < 2**-7
+    found = cosine_stats(middle, precision="bfloat16")
+    assert found.product == (product or "numpy in float32")
+    assert_within(found.quantile(shares), np.quantile(values, shares), 1e-4)
+    assert_within([found.min, found.max], [low, high], found.error_bound)
+    assert_within(found.std, values.std(), found.error_bound)
+    assert found.error_bound < 1e-3
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("metric", METRICS)
+def test_neighbours_of_documents_are_exact(documents, monkeypatch, metric):
+    for x in documents:
+        want = neighbors(x, 10, metric=metric, precision="float64")
+        assert_nearest(want, x, metric)
+        for precision, product in (("float32", ""), ("bfloat16", ""), ("bfloat16", "torch")):
+            force(monkeypatch, product)
+            found = neighbors(x, 10, metric=metric, precision=precision)
+            assert same(found, want)
+            assert found.n_recomputed < len(x) / 2
 
 
 @pytest.mark.real
