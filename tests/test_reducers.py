@@ -281,6 +281,10 @@ def test_candidates_of_siblings_are_those_of_one_in_any_order(backend, dtype, ke
             assert np.array_equal(ids, want)
             assert np.array_equal(values, np.take_along_axis(apart, want, 1))
             assert np.all(beaten <= values[:, -1])
+            rest = apart.copy()
+            for row, kept in enumerate(whole.candidates()[1]):
+                rest[row, kept[kept >= 0]] = -np.inf
+            assert np.all(rest.max(axis=1) <= beaten)
 
 
 def test_siblings_share_what_is_beaten(entries):

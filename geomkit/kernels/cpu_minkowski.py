@@ -47,7 +47,7 @@ def _rooted(x: Any, order: float) -> Any:
 
 
 @njit(nogil=True, cache=True, fastmath=FINITE)
-def _means(a: Array, b: Array, out: Array, order: float, one: Any, d: int, low: float, high: float) -> int:  # noqa: PLR0912
+def _means(a: Array, b: Array, out: Array, order: float, one: Any, d: int, low: float, high: float) -> int:  # noqa: PLR0912, PLR0915
     """Power means but for a root that no square gives, and -1 for the doubtful, whose number is returned."""
     doubtful = 0
     n, pieces, width = a.shape

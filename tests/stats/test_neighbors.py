@@ -192,6 +192,20 @@ def test_identical_rows_are_no_distance_apart():
             assert found.indices[2].tolist() == [0, 1, 3]
 
 
+def test_distances_of_cosines_lie_between_0_and_2():
+    """Although rounding takes some cosines of equal and of opposed rows beyond 1."""
+    beyond = 0
+    for seed in range(20):
+        row = np.random.default_rng(seed).standard_normal((1, 7))
+        x = np.vstack([row, row, -row])
+        found = neighbors(x, 2)
+        assert np.all((found.distances >= 0) & (found.distances <= 2))
+        assert_within(found.distances, [[0, 2], [0, 2], [2, 2]], 2.0**-50)
+        scores = module.cosine_scores(as_matrix(x), Backend.CPU, "float64", "raise")
+        beyond += module.exact_scores(scores, np.array([0]), np.array([[1]]), 1).item() > 1
+    assert beyond > 0
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from(METRICS), st.sampled_from(["float32", "bfloat16"]))
 def test_the_order_of_rows_does_not_matter(random, metric, precision):
