@@ -117,7 +117,7 @@ def _growth(axes: "Axes", growth: "pd.DataFrame") -> None:
         name = f"{kernel} {precision}{where}, d = {seconds.d.iloc[0]:.0f}: n^{slope.value:.2f} ± {slope.se:.2f}"
         axes.plot(seconds.n, seconds.value, color=f"C{at}", marker="osD^vP*"[at % 7], markersize=4.5, label=name)
     axes.set(xscale="log", yscale="log", xlabel="rows (log scale)", ylabel="seconds (log scale)")
-    _plain(axes.xaxis)
+    _plain(axes.xaxis, (5_000, 20_000, 100_000, 500_000, 2_000_000))
     _plain(axes.yaxis)
     _legend(axes)
     axes.set_title("Growth with the number of rows")
@@ -133,5 +133,5 @@ def _plain(axis: "Axis", ticks: tuple[int, ...] = ()) -> None:
     from matplotlib import ticker
 
     axis.set_major_locator(ticker.FixedLocator(ticks) if ticks else ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.7g}"))
     axis.set_minor_locator(ticker.NullLocator())
