@@ -244,8 +244,10 @@ def test_units_are_those_of_the_data(metric):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_bounds_are_worth_their_name(metric, precision):
+def test_bounds_are_worth_their_name(monkeypatch, metric, precision):
     """Not above ten times the largest error that there was."""
+    # A bfloat16 tile would be rounded once more, which the bound is not about.
+    force(monkeypatch, "numpy in float32")
     x = data("clustered", 300, 30)
     scores = made(x, metric, "cpu", precision)
     apart = ~np.eye(300, dtype=bool)
