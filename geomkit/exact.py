@@ -40,16 +40,17 @@ def exact_scores(
     if candidates.size == 0:
         return out
     whole = None if scores.sparse else _whole(scores.matrix, scores.backend)
-    if scores.form is not Form.EUCLIDEAN and scores.unit == 1.0 and not dividable(scores.divisors):
-        whole = None
-    work = _sparse if scores.sparse else _gathered
+    # One way for all rows, so that a score does not depend on what else is asked for.
+    at_once = scores.unit != 1.0 or scores.form is Form.EUCLIDEAN or dividable(scores.divisors)
 
     def fill(start: int, stop: int) -> None:
         part = slice(start, stop)
-        if whole is not None:
+        if scores.sparse:
+            out[part] = _sparse(scores, rows[part], candidates[part])
+        elif whole is not None and at_once:
             out[part] = _direct(scores, whole, rows[part], candidates[part])
         else:
-            out[part] = work(scores, rows[part], candidates[part])
+            out[part] = _gathered(scores, rows[part], candidates[part], at_once)
 
     view = Matrix("rows", rows[:, None], "numpy", len(rows), scores.matrix.d, "int64")
     each_block(view, scores.backend, threads, fill)
@@ -89,30 +90,31 @@ def _direct(scores: Scores, whole: Any, rows: Any, candidates: Any) -> Any:
     return _run(scores, whole[own], whole, numbers, factors[rows], everywhere)
 
 
-def _gathered(scores: Scores, rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Gather rows and candidates first, a window at a time."""
+def _gathered(
+    scores: Scores, rows: NDArray[np.int64], candidates: NDArray[np.int64], at_once: bool
+) -> NDArray[np.float64]:
+    """Gather rows and candidates first, a window at a time; `at_once` says whether to divide them in one step."""
     d, out = scores.matrix.d, np.empty(candidates.shape)
     width = max(1, min(candidates.shape[1], _GATHERED_ENTRIES // d))
     height = max(1, _GATHERED_ENTRIES // (d * width))
     for i in range(0, len(rows), height):
-        own, own_factors = _prepared(scores, rows[i : i + height])
+        own, own_factors = _prepared(scores, rows[i : i + height], at_once)
         for c in range(0, candidates.shape[1], width):
             wanted = candidates[i : i + height, c : c + width]
             numbers = np.unique(wanted[wanted >= 0])
             if len(numbers) == 0:
                 out[i : i + height, c : c + width] = -np.inf
                 continue
-            others, factors = _prepared(scores, numbers)
+            others, factors = _prepared(scores, numbers, at_once)
             local = np.where(wanted < 0, -1, np.searchsorted(numbers, wanted))
             out[i : i + height, c : c + width] = _run(scores, own, others, local, own_factors, factors)
     return out
 
 
-def _prepared(scores: Scores, numbers: NDArray[np.int64]) -> tuple[Any, NDArray[np.float64]]:
+def _prepared(scores: Scores, numbers: NDArray[np.int64], at_once: bool) -> tuple[Any, NDArray[np.float64]]:
     """Rows with these numbers, and what to multiply them by."""
     x, divisors = taken(scores.matrix, scores.backend, numbers), scores.divisors[numbers]
-    # One way for all rows, so that a score does not depend on what else is asked for.
-    if scores.unit != 1.0 or scores.form is Form.EUCLIDEAN or dividable(scores.divisors):
+    if at_once:
         return x, 1 / divisors
     unit = module(scores.backend).zeros(tuple(x.shape), "float64", scores.device)
     load("unit_rows", scores.backend)(x, unit)

@@ -96,6 +96,13 @@ class Scores:
         """Whether tiles are bfloat16."""
         return self.dtype == "bfloat16"
 
+    @property
+    def product(self) -> str:
+        """Name of the matrix product that all pairs go through."""
+        if self.sparse:
+            return "numba"
+        return str(module(self.backend).product(self.precision, float(self.n) ** 2 * self.matrix.longest_row))
+
     def prepared(self, threads: int) -> "Scores":
         """Make every block once: keep the facts, and the factors themselves where they are small enough."""
         if self.sparse:

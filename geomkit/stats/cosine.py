@@ -199,8 +199,6 @@ def read(scores: Scores, tally: Tally) -> CosineStats:
     """Statistics from a tally of all pairs."""
     matrix, n = scores.matrix, scores.n
     found = Distribution.of(tally).within(-1.0, 1.0)
-    product = module(scores.backend).product(scores.precision, float(n) ** 2 * matrix.longest_row)
-    largest = max(abs(found.minimum - tally.centre), abs(found.maximum - tally.centre))
     return CosineStats(
         n=n,
         d=matrix.d,
@@ -212,11 +210,10 @@ def read(scores: Scores, tally: Tally) -> CosineStats:
         kurtosis=found.kurtosis,
         min=found.minimum,
         max=found.maximum,
-        # The largest counted value is rounded itself: 1 / (1 - u) makes up for that.
-        error_bound=scores.bound + (largest * 2.0**-8 / (1 - 2.0**-8) if tally.rounded else 0.0),
+        error_bound=scores.bound + (found.counter_bound if tally.rounded else 0.0),
         backend=scores.backend.value,
         precision=scores.precision,
-        product="numba" if scores.sparse else product,
+        product=scores.product,
         n_dropped=matrix.n_dropped,
         distribution=found,
     )

@@ -85,6 +85,12 @@ class Distribution:
         magnitude = np.where(both, (low * low + high * high) / (2 * width), np.abs(low + high) / 2)
         return float((magnitude * counts).sum()) / self.n
 
+    @property
+    def counter_bound(self) -> float:
+        """Bound on what rounding to a bfloat16 about the centre takes from any value that was counted."""
+        # The largest counted value may be rounded itself: 1 / (1 - u) makes up for that.
+        return max(abs(self.minimum - self.centre), abs(self.maximum - self.centre)) * 2.0**-8 / (1 - 2.0**-8)
+
     @cached_property
     def _occupied(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """Lower edges, upper edges and counts of the occupied counters, in ascending order of value."""

@@ -98,8 +98,8 @@ def neighbors(
     Notes
     -----
     O(n² d) time, half of it saved by reading each tile of pairs for its rows and for its columns; memory beyond the
-    input: the prepared rows up to 256 MiB, 10 to 16 bytes for each of about 3k candidates a row and thread, and a few
-    MiB a thread. Each row's candidates are settled in float64; a row is certified when its k-th best is better than
+    input: the prepared rows up to 256 MiB, 8 bytes for each of about 2.5k candidates a row and thread, and a few MiB a
+    thread. Each row's candidates are settled in float64; a row is certified when its k-th best is better than
     anything that was left out can be, by the error bound of the products. Others are redone against all rows.
     """
     check_choice(metric, "metric", tuple(METRICS))
@@ -164,14 +164,9 @@ def settle(scores: Scores, nearest: Nearest, k: int, metric: str, *, threads: in
         error_bound=scores.bound * scores.unit,
         backend=scores.backend.value,
         precision=scores.precision,
-        product=_product(scores),
+        product=scores.product,
         n_dropped=scores.matrix.n_dropped,
     )
-
-
-def _product(scores: Scores) -> str:
-    operations = float(scores.n) ** 2 * scores.matrix.longest_row
-    return "numba" if scores.sparse else str(module(scores.backend).product(scores.precision, operations))
 
 
 def _distances(top: NDArray[np.float64], scores: Scores, metric: str) -> NDArray[np.float64]:

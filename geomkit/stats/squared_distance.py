@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.arrays import as_matrix
-from geomkit.kernels import module
 from geomkit.pairs import Tiles, sweep
 from geomkit.reducers import Tally
 from geomkit.scores import Scores, euclidean_scores
@@ -109,9 +108,6 @@ def distances_of(scores: Scores, *, threads: int | None = None, size: int | None
     tally = Tally(scores.backend, -mean / 2, scores.device, origin=scores.origin, rounded=scores.rounded)
     sweep(Tiles(scores, "gram"), [tally], threads=threads, size=size)
     found = Distribution.of(tally).within(-math.inf, 0.0)
-    largest = max(abs(found.minimum - tally.centre), abs(found.maximum - tally.centre))
-    rounding = largest * 2.0**-8 / (1 - 2.0**-8) if tally.rounded else 0.0
-    operations = float(n) ** 2 * scores.matrix.longest_row
     return SquaredDistanceStats(
         n=n,
         d=scores.matrix.d,
@@ -124,10 +120,10 @@ def distances_of(scores: Scores, *, threads: int | None = None, size: int | None
         kurtosis=found.kurtosis,
         min=-found.maximum * factor + 0.0,
         max=-found.minimum * factor + 0.0,
-        error_bound=(scores.bound + rounding) * factor,
+        error_bound=(scores.bound + (found.counter_bound if tally.rounded else 0.0)) * factor,
         backend=scores.backend.value,
         precision=scores.precision,
-        product="numba" if scores.sparse else module(scores.backend).product(scores.precision, operations),
+        product=scores.product,
         n_dropped=scores.matrix.n_dropped,
         distribution=found,
         unit=scores.unit,
