@@ -11,7 +11,7 @@ import geomkit
 from bench.cases import Case
 from bench.compare import reduced
 from bench.runner import processor
-from geomkit.pairs import processors
+from geomkit.threads import processors
 
 ROUNDS = 11
 """Enough for the second smallest and second largest time to enclose the median at 98.8 %."""

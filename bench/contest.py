@@ -13,7 +13,7 @@ from bench.limits import Limits, share
 from bench.tidy import NOT_MEASURED
 from bench.timing import Pace, Spread, Thunk, interleaved, spread
 from geomkit.errors import BackendUnavailableError
-from geomkit.pairs import processors
+from geomkit.threads import processors
 
 if TYPE_CHECKING:
     import pandas as pd

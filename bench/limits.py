@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from bench.timing import Pace, Thunk, interleaved, spread
 from geomkit.kernels import Backend, load
-from geomkit.pairs import processors
+from geomkit.threads import processors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -147,7 +147,7 @@ def _sha256(path: Path) -> str:
 
 def _provenance(context: Context, seconds: float) -> dict[str, Any]:
     from geomkit import __version__
-    from geomkit.pairs import processors
+    from geomkit.threads import processors
 
     options = [name for name, on in (("--quick", context.quick), ("--all", context.everything)) if on]
     versions = {"geomkit": __version__, "python": platform.python_version()}

@@ -1,6 +1,5 @@
 """One pass over all rows, in threads: blocks of rows are read once, and leave their sums in scatters."""
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from geomkit.arrays import Matrix
 from geomkit.batches import Pair, block_rows, read
 from geomkit.kernels import Backend
+from geomkit.threads import one_thread_each
 
 __all__ = ["Invalid", "gather", "in_threads"]
 
@@ -103,9 +103,6 @@ def _pour(matrix: Matrix, backend: Backend, cuts: Sequence[int], pair: Pair, *, 
     return invalid
 
 
-_BLAS = threading.RLock()
-
-
 def in_threads(work: Callable[..., Any], *arguments: Sequence[Any], workers: int) -> list[Any]:
     """Map in as many threads, with single-threaded products; one worker runs here, with BLAS's own threads.
 
@@ -113,10 +110,8 @@ def in_threads(work: Callable[..., Any], *arguments: Sequence[Any], workers: int
     """
     if workers == 1:
         return list(map(work, *arguments))
-    from threadpoolctl import threadpool_limits
-
     # The limit reaches only what is loaded, and the kernels load SciPy's BLAS.
     import geomkit.kernels.cpu_rows  # noqa: F401
 
-    with _BLAS, threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+    with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(work, *arguments))

@@ -8,17 +8,18 @@ copies of the reducers, which are merged at the end.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from geomkit.kernels import Backend, load, module
-from geomkit.rows import Rows, processors
+from geomkit.rows import Rows
 from geomkit.scores import Scores
+from geomkit.threads import ieee, one_thread_each, processors
 
-__all__ = ["PairReducer", "Tiles", "ieee", "processors", "sweep"]
+__all__ = ["PairReducer", "Tiles", "sweep"]
 
 TILE = 768
 """Rows and columns of a tile: 2.25 MiB in float32, large enough to hide the cost of a call, small enough for cache."""
@@ -115,13 +116,13 @@ def sweep(
     workers = min(workers, len(schedule))
     if workers == 1:
         # A single tile is left to BLAS's own threads, unless the caller set their number.
-        with ieee(), _one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
+        with ieee(), one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
             _work(tiles, size, iter(schedule), reducers)
         return
     siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
     # Workers take the next tile when they are done with one, so that none waits for another at the end.
     shared = _Shared(schedule)
-    with _one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
+    with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(_work, tiles, size, shared, mine) for mine in siblings]:
             done.result()
     for mine in siblings:
@@ -166,64 +167,3 @@ def _schedule(n: int, size: int) -> Iterator[tuple[slice, slice]]:
     for i in range(0, n, size):
         for j in range(i, n, size):
             yield slice(i, min(i + size, n)), slice(j, min(j + size, n))
-
-
-_BLAS = threading.RLock()
-
-
-@contextmanager
-def ieee() -> Iterator[None]:
-    """Keep torch's products from rounding more than their rows, whatever the process allows: error bounds rest on it.
-
-    Those settings belong to the process, so one sweep at a time may change them.
-    """
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    with _BLAS:
-        settings = _strict_settings(torch)
-        allowed = [getattr(owner, name) for owner, name, _ in settings]
-        for owner, name, strict in settings:
-            setattr(owner, name, strict)
-        try:
-            yield
-        finally:
-            for (owner, name, _), before in zip(settings, allowed, strict=True):
-                setattr(owner, name, before)
-
-
-def _strict_settings(torch: Any) -> list[tuple[Any, str, Any]]:
-    """Owner, name and strict value of every setting that lets a product be less exact than its rows and float32."""
-    cuda = torch.backends.cuda.matmul
-    sums = (cuda, "allow_bf16_reduced_precision_reduction", False)
-    if hasattr(cuda, "fp32_precision"):
-        # Since torch 2.9 each kind of product has its own; the one of the process cannot be read once they differ.
-        return [sums, (cuda, "fp32_precision", "ieee"), (torch.backends.mkldnn.matmul, "fp32_precision", "ieee")]
-    return [sums, (cuda, "allow_tf32", False)]
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep BLAS to one thread a call, since the sweep runs one Python thread a core around it.
-
-    BLAS thread counts belong to the process, so one sweep at a time may change them.
-    """
-    import sys
-
-    from threadpoolctl import threadpool_limits
-
-    torch = sys.modules.get("torch")
-    with _BLAS:
-        # Read before the limit, which torch would report as its own count.
-        threads = torch.get_num_threads() if torch is not None else 1
-        with threadpool_limits(1):
-            if torch is not None:
-                torch.set_num_threads(1)
-            try:
-                yield
-            finally:
-                if torch is not None:
-                    torch.set_num_threads(threads)

@@ -5,7 +5,6 @@ the input stays bounded however many rows there are.
 """
 
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from geomkit.arrays import Matrix, reject_rows
 from geomkit.kernels import Backend, load, module
+from geomkit.threads import processors
 
 __all__ = [
     "Rows",
@@ -154,11 +154,6 @@ def _resident(rows: Rows) -> Any:
 def block_rows(d: int) -> int:
     """Rows of a block in a pass over the rows."""
     return max(1, BLOCK_ENTRIES // d)
-
-
-def processors() -> int:
-    """How many processors this process may use; not every system says which."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def each_block(matrix: Matrix, backend: Backend, threads: int, work: Callable[[int, int], Any]) -> list[Any]:

@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from geomkit.arrays import Matrix, as_matrix, check_choice, check_same_width
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, choose, load, module
-from geomkit.pairs import Tiles, ieee, processors, sweep
+from geomkit.pairs import Tiles, sweep
 from geomkit.reducers import Tally, Whole
 from geomkit.rows import Rows, unit_rows
 from geomkit.scores import UNIT_ROUNDOFF, Form, Scores, cosine_scores
 from geomkit.stats.distribution import Distribution
+from geomkit.threads import ieee, processors
 
 __all__ = ["PRECISIONS", "CosineStats", "cosine_bound", "cosine_similarity", "cosine_stats"]
 

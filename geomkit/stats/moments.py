@@ -13,9 +13,9 @@ from geomkit.errors import InvalidInputError
 from geomkit.gather import gather
 from geomkit.influence import influences
 from geomkit.kernels import Backend, choose
-from geomkit.pairs import processors
 from geomkit.scatter import PairSums
 from geomkit.stats.cosine import check_threads
+from geomkit.threads import processors
 from geomkit.wide import across
 
 __all__ = ["WIDEST", "Moments", "MomentsAccumulator", "moments"]
@@ -220,8 +220,8 @@ def moments(
     on_invalid : {"raise", "drop"}
         What to do with rows that are not finite or zero.
     variance_se : bool
-        Whether to give the standard errors of the two variances, too: by columns, another pass over `x` and about
-        twice the time.
+        Whether to give the standard errors of the two variances, too: by columns, another pass over `x`, about
+        three times the time in all.
     threads : int, optional
         Worker threads of the CPU backend; all processors of this process unless given. A single worker leaves products
         to BLAS's own threads.

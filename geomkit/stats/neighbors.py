@@ -10,10 +10,11 @@ from geomkit.arrays import as_matrix, check_choice
 from geomkit.errors import InvalidInputError
 from geomkit.exact import exact_scores
 from geomkit.kernels import load, module
-from geomkit.pairs import Tiles, ieee, processors, sweep
+from geomkit.pairs import Tiles, sweep
 from geomkit.reducers import Nearest
 from geomkit.scores import Scores, cosine_scores, euclidean_scores, product_scores
 from geomkit.stats.cosine import prepare
+from geomkit.threads import ieee, processors
 
 __all__ = ["METRICS", "Neighbors", "neighbors"]
 

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.exact import exact_scores
-from geomkit.pairs import PairReducer, Tiles, processors, sweep
+from geomkit.pairs import PairReducer, Tiles, sweep
 from geomkit.reducers import Above, RowExtremes
 from geomkit.scores import Scores, cosine_scores
 from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
 from geomkit.stats.neighbors import Neighbors, candidates_of, check_k, settle
+from geomkit.threads import processors
 
 __all__ = ["Survey", "survey"]
 

@@ -10,7 +10,7 @@ from bench.cases import OURS, Contender
 from bench.limits import Limit, Limits, Work
 from bench.timing import Pace
 from geomkit.errors import BackendUnavailableError
-from geomkit.pairs import processors
+from geomkit.threads import processors
 
 LIMITS = Limits((Limit("product", "numpy", "float32", processors(), 1.0, 1.0, 1.0, "", 1),))
 PACE = Pace(seconds=0.0, least=3, most=3)
