@@ -7,7 +7,7 @@ kernels know how to read. Nothing is copied whole: rows are converted block by b
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -46,16 +46,33 @@ class Matrix:
     dtype: str
     keep: NDArray[np.int64] | None = None
     """Row numbers that are left after dropping invalid rows; None where all are."""
+    places: tuple[str, ...] = ()
+    """Names of the devices where work happens, of one kind; empty for where the data lies."""
 
     @property
     def device(self) -> Any:
-        """The torch device that holds the data, or None for host memory."""
-        return self.data.device if self.kind == "torch" else None
+        """The torch device where blocks of rows go, the first of several; None for the host's memory."""
+        return self.devices[0]
+
+    @property
+    def devices(self) -> tuple[Any, ...]:
+        """The torch devices where work happens; None for the host's memory."""
+        if not self.places:
+            return (self.data.device if self.kind == "torch" else None,)
+        import torch
+
+        return tuple(torch.device(place) for place in self.places)
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether the data lies in the memory of a GPU or the like."""
+        """Whether work happens on a GPU or the like."""
+        if self.places:
+            return not self.places[0].startswith("cpu")
         return self.kind == "torch" and self.data.device.type != "cpu"
+
+    def placed(self, places: tuple[str, ...]) -> "Matrix":
+        """Return the same matrix, to be worked on elsewhere; its data stays where it lies."""
+        return replace(self, places=places)
 
     @property
     def n_dropped(self) -> int:
@@ -70,7 +87,7 @@ class Matrix:
     def without(self, bad: NDArray[np.int64]) -> "Matrix":
         """Return the same matrix less the rows numbered in `bad`."""
         rows = np.delete(np.arange(self.n) if self.keep is None else self.keep, bad)
-        return Matrix(self.name, self.data, self.kind, len(rows), self.d, self.dtype, rows)
+        return replace(self, n=len(rows), keep=rows)
 
     def rows(self, start: int, stop: int) -> Any:
         """Rows as stored: an ndarray, tensor or CSR block."""
@@ -103,7 +120,8 @@ class Matrix:
         if self.kind == "torch":
             import torch
 
-            block = block.to(torch.float64 if wide else torch.float32)
+            # Moved as it is stored, which is never more than what it becomes.
+            block = block.to(self.device).to(torch.float64 if wide else torch.float32)
             return block if self.on_accelerator else block.numpy()
         return np.ascontiguousarray(block, np.float64 if wide else np.float32)
 
@@ -146,6 +164,8 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         msg = f"{name} has {int(np.ma.getmaskarray(x).sum())} masked entries, which have no value; fill or drop them"
         raise InvalidInputError(msg)
+    if not isinstance(x, np.ndarray) and _is_elsewhere(x):
+        return _from_device(x, name, min_rows)
     if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         return _from_dlpack(x, name, min_rows)
     try:
@@ -200,6 +220,33 @@ def _from_sparse(x: Any, name: str, min_rows: int) -> Matrix:
         data = data.copy()
         data.sum_duplicates()
     return Matrix(name, data, "sparse", data.shape[0], data.shape[1], data.dtype.name)
+
+
+_HOST = {1, 3, 11, 13}
+"""DLPack's numbers for memory that the host can read: its own, pinned for CUDA or for ROCm, and managed."""
+
+
+def _is_elsewhere(x: Any) -> bool:
+    """Whether an array says that it lies where the host cannot read it."""
+    if not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):
+        return False
+    return int(x.__dlpack_device__()[0]) not in _HOST
+
+
+def _from_device(x: Any, name: str, min_rows: int) -> Matrix:
+    """Share the memory of an accelerator: nothing passes through the host."""
+    try:
+        import torch
+
+        tensor = torch.from_dlpack(x)  # type: ignore[attr-defined]
+    except (ImportError, AssertionError, BufferError, RuntimeError, TypeError, ValueError) as why:
+        kind, number = x.__dlpack_device__()
+        msg = (
+            f"{name} ({type(x).__name__}) lies on an accelerator (DLPack device {int(kind)}, {number}), which torch "
+            f"could not read: {why}; pass numpy.asarray({name}) to measure a copy on the host"
+        )
+        raise InvalidInputError(msg) from why
+    return _from_torch(tensor, name, min_rows)
 
 
 def _from_dlpack(x: Any, name: str, min_rows: int) -> Matrix:

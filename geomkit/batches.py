@@ -20,7 +20,10 @@ __all__ = ["Batch", "Pair", "block_rows", "exponent_of", "read"]
 Vector = NDArray[np.float64]
 
 BLOCK_ENTRIES = 2**18
-"""Entries of a block of dense rows, 2 MiB in float64 ..."""
+"""Entries of a block of dense rows, 2 MiB in float64, ..."""
+
+DEVICE_BLOCK_ENTRIES = 2**23
+"""... and on an accelerator, for which a block takes some thirty launches and ten small copies to the host, ..."""
 
 BLOCK_ROWS = 1024
 """... unless that were fewer rows than this: each block costs some d², which its products must outweigh."""
@@ -262,4 +265,4 @@ def block_rows(matrix: Matrix, backend: Backend) -> int:
     """Rows of a block in a pass over the rows."""
     if matrix.kind == "sparse" and backend is Backend.CPU:
         return max(BLOCK_ROWS, int(STORED_ENTRIES * matrix.n // max(1, matrix.data.nnz)))
-    return max(BLOCK_ROWS, BLOCK_ENTRIES // matrix.d)
+    return max(BLOCK_ROWS, (DEVICE_BLOCK_ENTRIES if matrix.on_accelerator else BLOCK_ENTRIES) // matrix.d)

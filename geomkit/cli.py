@@ -39,6 +39,9 @@ Input = Annotated[str, typer.Argument(help="A .npy file (memory-mapped), or the 
 Rows = Annotated[int | None, typer.Option("--n", help="Rows of a source; random sources need it.", metavar="N")]
 Seed = Annotated[int, typer.Option(help="Draws a random source, or the rows of a sample.")]
 BackendName = Annotated[str, typer.Option(help="auto, cpu, torch or reference.")]
+DeviceName = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:1; several, with commas, share the tiles.", metavar="NAME")
+]
 Precision = Annotated[str, typer.Option(help="bfloat16, float32 or float64; concentration has no bfloat16.")]
 OnInvalid = Annotated[str, typer.Option(help="raise, or drop rows that are not finite or have no direction.")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads of the cpu backend.", metavar="N")]
@@ -75,6 +78,7 @@ def cosine(
     n: Rows = None,
     seed: Seed = 0,
     backend: BackendName = "auto",
+    device: DeviceName = None,
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
@@ -84,7 +88,9 @@ def cosine(
     from geomkit.stats.cosine import cosine_stats
 
     vectors = _vectors(source, n, seed)
-    found = cosine_stats(vectors, backend=backend, precision=precision, on_invalid=on_invalid, threads=threads)
+    found = cosine_stats(
+        vectors, backend=backend, device=_devices(device), precision=precision, on_invalid=on_invalid, threads=threads
+    )
     shares = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
     quantiles = {f"q{100 * share:g}": found.quantile(share) for share in shares}
     _print(found.to_dict() | quantiles, as_json)
@@ -97,6 +103,7 @@ def orthogonality(
     n: Rows = None,
     seed: Seed = 0,
     backend: BackendName = "auto",
+    device: DeviceName = None,
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
@@ -106,7 +113,10 @@ def orthogonality(
     from geomkit.stats.orthogonality import orthogonality as measure
 
     vectors = _vectors(source, n, seed)
-    found = measure(vectors, eps=eps, backend=backend, precision=precision, on_invalid=on_invalid, threads=threads)
+    found = measure(
+        vectors, eps=eps, backend=backend, device=_devices(device), precision=precision, on_invalid=on_invalid,
+        threads=threads,
+    )  # fmt: skip
     _print(found.to_dict(), as_json)
 
 
@@ -117,6 +127,7 @@ def concentration(
     n: Rows = None,
     seed: Seed = 0,
     backend: BackendName = "auto",
+    device: DeviceName = None,
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
@@ -126,7 +137,10 @@ def concentration(
     from geomkit.stats.concentration import concentration as measure
 
     vectors = _vectors(source, n, seed)
-    found = measure(vectors, p=p, backend=backend, precision=precision, on_invalid=on_invalid, threads=threads)
+    found = measure(
+        vectors, p=p, backend=backend, device=_devices(device), precision=precision, on_invalid=on_invalid,
+        threads=threads,
+    )  # fmt: skip
     _print(found.to_dict(), as_json)
 
 
@@ -137,6 +151,7 @@ def moments(
     n: Rows = None,
     seed: Seed = 0,
     backend: BackendName = "auto",
+    device: DeviceName = None,
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -145,7 +160,10 @@ def moments(
     from geomkit.stats.moments import moments as measure
 
     vectors = _vectors(source, n, seed)
-    found = measure(vectors, backend=backend, on_invalid=on_invalid, variance_se=variance_se, threads=threads)
+    found = measure(
+        vectors, backend=backend, device=_devices(device), on_invalid=on_invalid, variance_se=variance_se,
+        threads=threads,
+    )  # fmt: skip
     _print(found.to_dict(), as_json)
 
 
@@ -163,6 +181,7 @@ def survey(
     n: Rows = None,
     seed: Seed = 0,
     backend: BackendName = "auto",
+    device: DeviceName = None,
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
@@ -176,8 +195,8 @@ def survey(
         raise InvalidInputError(msg)
     vectors = _vectors(source, n, seed)
     found = measure(
-        vectors, k=k, duplicates=duplicates, backend=backend, precision=precision, on_invalid=on_invalid,
-        threads=threads,
+        vectors, k=k, duplicates=duplicates, backend=backend, device=_devices(device), precision=precision,
+        on_invalid=on_invalid, threads=threads,
     )  # fmt: skip
     if out is not None:
         _write(out, found)
@@ -276,6 +295,11 @@ def _vectors(source: str, n: int | None, seed: int) -> Any:
     from geomkit.sources import load
 
     return load(source, n=n, seed=seed).vectors
+
+
+def _devices(device: str | None) -> str | list[str] | None:
+    """Read what the --device option names."""
+    return device.split(",") if device and "," in device else device
 
 
 def _from_file(path: Path) -> Any:

@@ -17,6 +17,10 @@ class BackendUnavailableError(GeomkitError, RuntimeError):
     """The backend that was asked for cannot run here; nothing was substituted."""
 
 
+class DeviceMemoryError(GeomkitError, RuntimeError):
+    """A device has no room even for the smallest tile of pairs."""
+
+
 class UnknownSourceError(GeomkitError, LookupError):
     """No source has that name."""
 

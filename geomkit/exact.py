@@ -1,13 +1,14 @@
 """Scores of chosen pairs in float64, from the rows as given: what screened candidates are settled by."""
 
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import Matrix
-from geomkit.kernels import Backend, load, module
-from geomkit.rows import each_block, taken
+from geomkit.devices import if_it_fits
+from geomkit.kernels import load, module
+from geomkit.rows import as_given, block_rows, each_block, room, taken
 from geomkit.scores import Form, Scores, dividable
 
 __all__ = ["exact_scores"]
@@ -39,55 +40,84 @@ def exact_scores(
     out = np.empty(candidates.shape)
     if candidates.size == 0:
         return out
-    whole = None if scores.sparse else _whole(scores.matrix, scores.backend)
     # One way for all rows, so that a score does not depend on what else is asked for.
     at_once = scores.unit != 1.0 or scores.form is Form.EUCLIDEAN or dividable(scores.divisors)
+    whole = _whole(scores, candidates.size) if at_once else None
 
     def fill(start: int, stop: int) -> None:
         part = slice(start, stop)
         if scores.sparse:
             out[part] = _sparse(scores, rows[part], candidates[part])
-        elif whole is not None and at_once:
+        elif whole is not None:
             out[part] = _direct(scores, whole, rows[part], candidates[part])
         else:
             out[part] = _gathered(scores, rows[part], candidates[part], at_once)
 
-    view = Matrix("rows", rows[:, None], "numpy", len(rows), scores.matrix.d, "int64")
+    view = Matrix("rows", rows[:, None], "numpy", len(rows), scores.matrix.d, "int64", places=scores.matrix.places)
     each_block(view, scores.backend, threads, fill)
     return out / 2 if scores.form is Form.EUCLIDEAN else out
 
 
-def _whole(matrix: Matrix, backend: Backend) -> Any:
-    """All rows as the kernels can read them where they lie, or None."""
-    if backend is Backend.TORCH:
-        return matrix.data if matrix.kind == "torch" else None
-    data = matrix.data
+class _Whole(NamedTuple):
+    """All rows where the kernels can read them."""
+
+    rows: Any
+    factors: Any
+    """What each is multiplied by; anything for those left out."""
+    keep: NDArray[np.int64] | None
+    """Where the rows of the matrix are among them, unless they are all and in order."""
+
+    @classmethod
+    def of(cls, scores: Scores, rows: Any, keep: NDArray[np.int64] | None) -> Self:
+        """Put the factors beside the rows."""
+        factors = np.ones(rows.shape[0])
+        factors[slice(None) if keep is None else keep] = 1 / scores.divisors
+        return cls(rows, module(scores.backend).as_working(factors, "float64", scores.device), keep)
+
+
+def _whole(scores: Scores, wanted: int) -> _Whole | None:
+    """All rows as they lie, or as a device has room for them where so many are wanted, or None."""
+    matrix, data = scores.matrix, scores.matrix.data
+    if scores.backend.on_device:
+        if matrix.kind == "torch" and data.device == matrix.device:
+            return _Whole.of(scores, data, matrix.keep)
+        copy = _brought(scores) if matrix.on_accelerator and wanted >= matrix.n else None
+        return None if copy is None else _Whole.of(scores, copy, None)
     if matrix.kind == "sparse":
         return None
     if matrix.kind == "torch":
-        if matrix.on_accelerator or matrix.dtype not in {"float32", "float64"}:
+        if data.device.type != "cpu" or matrix.dtype not in {"float32", "float64"}:
             return None
         data = data.numpy()
     readable = data.dtype.isnative and data.dtype.name in {"float32", "float64"} and data.flags.c_contiguous
-    return np.asarray(data) if readable else None
+    return _Whole.of(scores, np.asarray(data), matrix.keep) if readable else None
 
 
-def _direct(scores: Scores, whole: Any, rows: Any, candidates: Any) -> Any:
+def _brought(scores: Scores) -> Any:
+    """Copy all rows to the device, where half of what is free there holds them."""
+    matrix, backend = scores.matrix, scores.backend
+    dtype = "float64" if as_given(matrix, backend, 0, 1).itemsize == 8 else "float32"
+    if matrix.n * matrix.d * np.dtype(dtype).itemsize > room(matrix):
+        return None
+
+    def copy() -> Any:
+        out = module(backend).zeros((matrix.n, matrix.d), dtype, scores.device)
+        for start, stop in matrix.blocks(block_rows(matrix)):
+            out[start:stop] = as_given(matrix, backend, start, stop)
+        return out
+
+    return if_it_fits(copy, "a copy of the rows", scores.device)
+
+
+def _direct(scores: Scores, whole: _Whole, rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> Any:
     """Let the kernel read the rows where they lie."""
-    factors = 1 / scores.divisors
-    keep = scores.matrix.keep
-    numbers, own = candidates, rows
-    if keep is not None:
-        numbers, own = np.where(candidates < 0, -1, keep[candidates]), keep[rows]
-        everywhere = np.empty(whole.shape[0])
-        everywhere[keep] = factors
-    else:
-        everywhere = factors
-    if scores.backend is Backend.TORCH:
-        import torch
-
-        own = torch.from_numpy(own).to(whole.device)
-    return _run(scores, whole[own], whole, numbers, factors[rows], everywhere)
+    numbers: Any = candidates
+    own: Any = rows
+    if whole.keep is not None:
+        numbers, own = np.where(candidates < 0, -1, whole.keep[candidates]), whole.keep[rows]
+    if scores.backend.on_device:
+        own = module(scores.backend).as_working(own, "int64", scores.device)
+    return _run(scores, whole.rows[own], whole.rows, numbers, whole.factors[own], whole.factors)
 
 
 def _gathered(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import Matrix
-from geomkit.batches import BLOCK_ENTRIES, BLOCK_ROWS, Pair, read
+from geomkit.batches import BLOCK_ENTRIES, BLOCK_ROWS, DEVICE_BLOCK_ENTRIES, Pair, read
 from geomkit.gather import in_threads
 from geomkit.kernels import Backend, module
 from geomkit.scatter import Scatter
@@ -51,7 +51,7 @@ def influences(matrix: Matrix, backend: Backend, threads: int, pair: Pair) -> li
 
     Rows that are not finite or zero are left out.
     """
-    size = max(BLOCK_ROWS, BLOCK_ENTRIES // matrix.d)
+    size = max(BLOCK_ROWS, (DEVICE_BLOCK_ENTRIES if matrix.on_accelerator else BLOCK_ENTRIES) // matrix.d)
     blocks = list(matrix.blocks(size))
     for scatter in pair.both:
         scatter.mirror()

@@ -33,6 +33,10 @@ class ExactSum:
         return self.units / self._UNIT
 
 
+WAITING = 256
+"""Tiles whose power sums wait where they were made to be added up: none is copied to the host alone."""
+
+
 class Tally:
     """The distribution of the values: counts of bfloat16 bit patterns, power sums, extremes.
 
@@ -53,28 +57,38 @@ class Tally:
         self._banks = memory.zeros((4, 65536), memory.COUNTER, device)
         self._pending = 0
         self._totals = np.zeros(65536, np.int64)
-        self._sums = memory.zeros((4,), "float64", device)
+        self._sums = memory.zeros((WAITING, 4), "float64", device)
+        self._waiting = 0
         self._extremes = memory.zeros((2,), "float64", device)
         self._extremes[0], self._extremes[1] = math.inf, -math.inf
         self._power_sums = [ExactSum() for _ in range(4)]
 
-    def spawn(self) -> Self:
-        """Return an empty tally about the same centre."""
-        return type(self)(self.backend, self.centre, self.device, origin=self.origin, rounded=self.rounded)
+    def spawn(self, device: Any = None) -> Self:
+        """Return an empty tally about the same centre, on another device if one is given."""
+        where = device or self.device
+        return type(self)(self.backend, self.centre, where, origin=self.origin, rounded=self.rounded)
 
     def update(self, tile: Any, rows: slice, cols: slice) -> None:
         """Count the pairs of one tile."""
         entries = tile.shape[0] * tile.shape[1]
         if self._pending + entries >= 2**32:
             self._empty()
-        self._pending += entries
         if self.rounded:
             self._kernel(tile, rows == cols, self._banks)
-            return
+        else:
+            if self._waiting == len(self._sums):
+                self._add_up()
+            self._kernel(tile, rows == cols, self._shift, self._banks, self._sums[self._waiting], self._extremes)
+            self._waiting += 1
+        self._pending += entries
+
+    def _add_up(self) -> None:
+        """Take the sums of tiles that wait into the exact ones."""
+        for terms in module(self.backend).to_numpy(self._sums[: self._waiting]).tolist():
+            for total, term in zip(self._power_sums, terms, strict=True):
+                total.add(term)
         self._sums[:] = 0
-        self._kernel(tile, rows == cols, self._shift, self._banks, self._sums, self._extremes)
-        for total, term in zip(self._power_sums, module(self.backend).to_numpy(self._sums), strict=True):
-            total.add(float(term))
+        self._waiting = 0
 
     def _empty(self) -> None:
         self._totals += module(self.backend).to_numpy(self._banks).sum(axis=0, dtype=np.int64)
@@ -84,10 +98,12 @@ class Tally:
     def merge(self, other: Self) -> None:
         """Add the counts and sums of a sibling."""
         self._totals += other.counts
+        other._add_up()
         for own, term in zip(self._power_sums, other._power_sums, strict=True):
             own.merge(term)
-        self._extremes[0] = min(self._extremes[0], other._extremes[0])
-        self._extremes[1] = max(self._extremes[1], other._extremes[1])
+        memory = module(self.backend)
+        (low, high), (least, largest) = memory.to_numpy(self._extremes), memory.to_numpy(other._extremes)
+        self._extremes[0], self._extremes[1] = float(min(low, least)), float(max(high, largest))
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -99,6 +115,7 @@ class Tally:
     def power_sums(self) -> list[float]:
         """Sums of the first four powers of ``value - centre``."""
         if not self.rounded:
+            self._add_up()
             return [float(total) for total in self._power_sums]
         values, counts = self._counted
         return [math.fsum(counts * values**k) for k in (1, 2, 3, 4)]
@@ -133,9 +150,9 @@ class RowRanges:
         self._state = module(backend).zeros((3, n), "float64", device)
         self._state[0], self._state[1] = math.inf, -math.inf
 
-    def spawn(self) -> Self:
-        """Return an empty sibling."""
-        return type(self)(self.backend, self.n, self.device)
+    def spawn(self, device: Any = None) -> Self:
+        """Return an empty sibling, on another device if one is given."""
+        return type(self)(self.backend, self.n, device or self.device)
 
     def update(self, tile: Any, rows: slice, cols: slice) -> None:
         """Update the rows on both sides of one tile."""
@@ -169,7 +186,7 @@ class Nearest:
         self._kind = memory.KEY.get(dtype, "int32")
         least = np.iinfo(self._kind).min
         # A list is halved when it is full. Empty places hold the least there is.
-        self.lists = memory.zeros((n, 1 + 2 * keep), "int64", device)
+        self.lists = memory.zeros((n, 1 + memory.places(keep)), "int64", device)
         self.lists[:, 1:] = least << 32
         self.dropped = memory.zeros((n,), self._kind, device)
         self.dropped[:] = least
@@ -178,9 +195,10 @@ class Nearest:
             self.floor[:] = least
         self.merged: list[Nearest] = []
 
-    def spawn(self) -> Self:
-        """Return a sibling without candidates that shares the floors."""
-        return type(self)(self.backend, self.n, self.keep, self.dtype, self.device, self.floor)
+    def spawn(self, device: Any = None) -> Self:
+        """Return a sibling without candidates that shares the floors, or has its own on the device that is given."""
+        where, floor = device or self.device, self.floor if device is None else None
+        return type(self)(self.backend, self.n, self.keep, self.dtype, where, floor)
 
     def update(self, tile: Any, rows: slice, cols: slice) -> None:
         """Screen the pairs of one tile."""
@@ -202,7 +220,8 @@ class Nearest:
         parts = [part for part in [self, *self.merged] if bool((part.lists[:, 0] > 0).any())]
         values, ids = [], []
         for part in parts:
-            lists = to_numpy(part.lists)
+            most = int(part.lists[:, 0].max())
+            lists = to_numpy(part.lists[:, : 1 + most])
             entries = lists[:, 1:]
             values.append(self._values(entries >> 32))
             taken = np.arange(entries.shape[1]) < lists[:, :1]
@@ -229,9 +248,9 @@ class RowExtremes:
         self._state = module(backend).zeros((2, n), "float64", device)
         self._state[0], self._state[1] = math.inf, -math.inf
 
-    def spawn(self) -> Self:
-        """Return an empty sibling."""
-        return type(self)(self.backend, self.n, self.device)
+    def spawn(self, device: Any = None) -> Self:
+        """Return an empty sibling, on another device if one is given."""
+        return type(self)(self.backend, self.n, device or self.device)
 
     def update(self, tile: Any, rows: slice, cols: slice) -> None:
         """Update the rows on both sides of one tile."""
@@ -261,35 +280,38 @@ class Above:
     def __init__(self, backend: Backend, threshold: float, limit: int) -> None:
         self.backend, self.threshold, self.limit = backend, threshold, limit
         self._kernel = load("above", backend)
-        self._found: list[NDArray[np.int64]] = []
+        # Places within a tile stay where they were found until they are asked for, beside its first row and column.
+        self._found: list[tuple[Any, int, int]] = []
         self._size = 0
 
-    def spawn(self) -> Self:
-        """Return an empty sibling with the same threshold."""
+    def spawn(self, device: Any = None) -> Self:  # noqa: ARG002
+        """Return an empty sibling with the same threshold; what it finds stays where tiles are."""
         return type(self)(self.backend, self.threshold, self.limit)
 
     def update(self, tile: Any, rows: slice, cols: slice) -> None:
         """Collect from one tile."""
-        found = module(self.backend).to_numpy(self._kernel(tile, rows == cols, self.threshold))
+        found = self._kernel(tile, rows == cols, self.threshold)
         if found.shape[1]:
-            self._take(found + np.array([[rows.start], [cols.start]]))
+            self._take(found, rows.start, cols.start)
 
-    def _take(self, found: NDArray[np.int64]) -> None:
+    def _take(self, found: Any, row: int, col: int) -> None:
         self._size += found.shape[1]
         if self._size > self.limit:
             msg = f"more than {self.limit:,} pairs are as near as duplicates; drop repeated rows, or lower `duplicates`"
             raise InvalidInputError(msg)
-        self._found.append(found)
+        self._found.append((found, row, col))
 
     def merge(self, other: Self) -> None:
         """Take over what a sibling has found."""
-        for found in other._found:
-            self._take(found)
+        for each in other._found:
+            self._take(*each)
 
     @property
     def pairs(self) -> NDArray[np.int64]:
         """Row numbers of the pairs, the smaller first, in ascending order, (m, 2)."""
-        found = np.concatenate([np.empty((2, 0), np.int64), *self._found], axis=1)
+        to_numpy = module(self.backend).to_numpy
+        parts = [to_numpy(found) + np.array([[row], [col]]) for found, row, col in self._found]
+        found = np.concatenate([np.empty((2, 0), np.int64), *parts], axis=1)
         return np.ascontiguousarray(found[:, np.lexsort(found[::-1])].T)
 
 
@@ -302,7 +324,7 @@ class Whole:
     def __init__(self, out: Any, low: float, high: float) -> None:
         self.out, self.low, self.high = out, low, high
 
-    def spawn(self) -> Self:
+    def spawn(self, device: Any = None) -> Self:  # noqa: ARG002
         """Return a sibling that fills the same matrix."""
         return type(self)(self.out, self.low, self.high)
 

@@ -1,4 +1,4 @@
-"""Rows made ready for products, and what one pass over the rows already tells about all pairs.
+"""Rows made ready for products, and passes over blocks of rows.
 
 Prepared rows are kept whole while they are small and made again, block by block, when they are not, so memory beyond
 the input stays bounded however many rows there are.
@@ -14,17 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import Matrix, reject_rows
+from geomkit.devices import if_it_fits
 from geomkit.kernels import Backend, load, module
 from geomkit.threads import processors
 
 __all__ = [
     "Rows",
     "as_given",
+    "block_rows",
     "centred_rows",
     "direction_norms",
     "each_block",
     "rescaled",
-    "squared_distance_moments",
+    "room",
     "taken",
     "unit_rows",
 ]
@@ -33,10 +35,10 @@ RESIDENT_BYTES = 2**28
 """Prepared rows up to this size are kept; larger ones are made again for every tile."""
 
 BLOCK_ENTRIES = 2**20
-"""Entries of a block of rows in a pass over the rows (8 MiB in float64)."""
+"""Entries of a block of rows in a pass over the rows (8 MiB in float64) ..."""
 
-WIDE_BLOCK_ENTRIES = 2**23
-"""Entries of a block of rows in a pass over pairs of blocks (64 MiB in float64)."""
+DEVICE_BLOCK_ENTRIES = 2**23
+"""... and on an accelerator, which has some ten kernels launched for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class Rows:
 
 
 def _device(matrix: Matrix, backend: Backend) -> Any:
-    return matrix.device if backend is Backend.TORCH else None
+    return matrix.device if backend.on_device else None
 
 
 def as_given(matrix: Matrix, backend: Backend, start: int, stop: int) -> Any:
@@ -138,22 +140,35 @@ def _placed(matrix: Matrix, backend: Backend, x: Any) -> Any:
     return module(backend).as_working(x, "float64" if wide else "float32", _device(matrix, backend))
 
 
+def room(matrix: Matrix) -> int:
+    """Bytes of prepared rows that may be kept; on GPUs half of what is free on the one with the least."""
+    if not matrix.on_accelerator or matrix.device.type != "cuda":
+        return RESIDENT_BYTES
+    import torch
+
+    return min(torch.cuda.mem_get_info(device)[0] for device in matrix.devices) // 2
+
+
 def _resident(rows: Rows) -> Any:
     """All prepared rows at once where they are small enough, else None."""
     if rows.sparse:
         # Prepared CSR rows are no larger than the input.
         return rows.make(0, rows.n, rows.dtype)
-    if _bytes(rows.matrix, rows.dtype) > RESIDENT_BYTES:
+    if _bytes(rows.matrix, rows.dtype) > room(rows.matrix):
         return None
-    whole = module(rows.backend).zeros((rows.n, rows.matrix.d), rows.dtype, rows.device)
-    for start, stop in rows.matrix.blocks(block_rows(rows.matrix.d)):
-        whole[start:stop] = rows.make(start, stop, rows.dtype)
-    return whole
+
+    def whole() -> Any:
+        out = module(rows.backend).zeros((rows.n, rows.matrix.d), rows.dtype, rows.device)
+        for start, stop in rows.matrix.blocks(block_rows(rows.matrix)):
+            out[start:stop] = rows.make(start, stop, rows.dtype)
+        return out
+
+    return if_it_fits(whole, "prepared rows", rows.device)
 
 
-def block_rows(d: int) -> int:
+def block_rows(matrix: Matrix) -> int:
     """Rows of a block in a pass over the rows."""
-    return max(1, BLOCK_ENTRIES // d)
+    return max(1, (DEVICE_BLOCK_ENTRIES if matrix.on_accelerator else BLOCK_ENTRIES) // matrix.d)
 
 
 def each_block(matrix: Matrix, backend: Backend, threads: int, work: Callable[[int, int], Any]) -> list[Any]:
@@ -161,7 +176,7 @@ def each_block(matrix: Matrix, backend: Backend, threads: int, work: Callable[[i
 
     Threads work on the CPU backend's blocks, whose kernels let go of the interpreter; the others use their own.
     """
-    blocks = list(matrix.blocks(block_rows(matrix.d)))
+    blocks = list(matrix.blocks(block_rows(matrix)))
     if threads == 1 or backend is not Backend.CPU or len(blocks) == 1:
         return [work(*block) for block in blocks]
     with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
@@ -202,7 +217,7 @@ def _norms(matrix: Matrix, backend: Backend) -> NDArray[np.float64]:
         return _sparse_norms(matrix)
     kernel, memory, device = load("unit_rows", backend), module(backend), _device(matrix, backend)
     norms = np.empty(matrix.n)
-    for start, stop in matrix.blocks(block_rows(matrix.d)):
+    for start, stop in matrix.blocks(block_rows(matrix)):
         x = as_given(matrix, backend, start, stop)
         norms[start:stop] = memory.to_numpy(kernel(x, memory.zeros(tuple(x.shape), "float64", device)))
     return norms
@@ -264,24 +279,34 @@ def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> 
         reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
     kept = reject_rows(matrix, unknown | zero, "are not finite or zero", on_invalid, 2)
     rows = Rows(kept, backend, dtype, "unit", np.ones(kept.n))
-    if whole is None or kept.n < matrix.n:
+    if matrix.kind == "sparse":
         return _finished(rows, keep=True)
+    if kept.n < matrix.n:
+        # Made again without those that were dropped, and not beside them.
+        fits, whole = whole is not None, None
+        return _finished(rows, keep=fits)
     return replace(rows, resident=whole)
 
 
 def _all_units(matrix: Matrix, backend: Backend, dtype: str) -> tuple[Any, NDArray[np.float64]]:
     """All unit rows where they are small enough, else None, and the norms: both from one reading."""
-    if _bytes(matrix, dtype) > RESIDENT_BYTES:
+    if _bytes(matrix, dtype) > room(matrix):
         return None, _norms(matrix, backend)
     kernel, memory, device = load("unit_rows", backend), module(backend), _device(matrix, backend)
-    norms, whole = np.empty(matrix.n), memory.zeros((matrix.n, matrix.d), dtype, device)
+    norms = np.empty(matrix.n)
 
-    def work(start: int, stop: int) -> None:
-        x = as_given(matrix, backend, start, stop)
-        norms[start:stop] = memory.to_numpy(kernel(x, whole[start:stop]))
+    def whole() -> Any:
+        out = memory.zeros((matrix.n, matrix.d), dtype, device)
 
-    each_block(matrix, backend, processors(), work)
-    return whole, norms
+        def work(start: int, stop: int) -> None:
+            x = as_given(matrix, backend, start, stop)
+            norms[start:stop] = memory.to_numpy(kernel(x, out[start:stop]))
+
+        each_block(matrix, backend, processors(), work)
+        return out
+
+    kept = if_it_fits(whole, "prepared rows", device)
+    return (None, _norms(matrix, backend)) if kept is None else (kept, norms)
 
 
 def _bytes(matrix: Matrix, dtype: str) -> int:
@@ -311,12 +336,12 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, 
     origin = module(backend).to_numpy(as_given(kept, backend, 0, 1))[0].astype(np.float64)
     shifted = Rows(kept, backend, "float64", "centred", np.empty(0), scale, origin)
     total = np.zeros(kept.d)
-    for start, stop in kept.blocks(block_rows(kept.d)):
+    for start, stop in kept.blocks(block_rows(kept)):
         total += module(backend).to_numpy(shifted.make(start, stop, "float64").sum(0))
     mean = origin + total / kept.n * scale
     centred = Rows(kept, backend, "float64", "centred", np.empty(0), scale, mean)
     squares = np.empty(kept.n)
-    for start, stop in kept.blocks(block_rows(kept.d)):
+    for start, stop in kept.blocks(block_rows(kept)):
         block = centred.make(start, stop, "float64")
         squares[start:stop] = module(backend).to_numpy((block * block).sum(1))
     _reject_distant(kept, squares)
@@ -338,58 +363,3 @@ def _power_of_two(value: float) -> float:
 
 def _finished(rows: Rows, *, keep: bool) -> Rows:
     return replace(rows, resident=_resident(rows)) if keep else rows
-
-
-def squared_distance_moments(rows: Rows) -> tuple[float, float]:
-    """Mean and variance of the squared Euclidean distance over all distinct pairs, without the pairs.
-
-    Computed from S1 = Σ a_i, S2 = Σ a_i², t = Σ y_i, v = Σ a_i y_i and M = Σ y_i y_iᵀ (a_i = |y_i|²) in one float64
-    pass, or from the smaller of YᵀY and YYᵀ, whose Frobenius norms agree. O(n d min(n, d)).
-
-    Returns
-    -------
-    mean, variance : float
-        In units of ``rows.scale``, squared and to the fourth power: in those of the data they could leave float64.
-    """
-    n, d = rows.n, rows.matrix.d
-    memory = module(rows.backend)
-    by_columns = d <= n and not rows.sparse
-    # Products of blocks with blocks want larger ones: each is made again for every block beside it.
-    size = block_rows(d) if by_columns or rows.sparse else max(1, WIDE_BLOCK_ENTRIES // d)
-    s1 = s2 = frobenius = 0.0
-    t: Any = 0.0
-    v: Any = 0.0
-    second: Any = 0.0
-    others = rows.make(0, n, "float64").T if rows.sparse else None
-    for start, stop in rows.matrix.blocks(size):
-        y = rows.make(start, stop, "float64")
-        a = memory.to_numpy((y * y).sum(1)).astype(np.float64)
-        s1, s2 = s1 + float(a.sum()), s2 + float((a * a).sum())
-        weights = memory.as_working(a, "float64", rows.device)
-        t, v = t + y.sum(0), v + y.T @ weights
-        if by_columns:
-            second = second + y.T @ y
-        else:
-            frobenius += _squared_products(rows, y, start, others, size)
-    if by_columns:
-        frobenius = float((second * second).sum())
-    pairs = n * (n - 1)
-    total = 2 * n * s1 - 2 * float((t * t).sum())
-    fourth = 2 * n * s2 + 2 * s1 * s1 + 4 * frobenius - 8 * float((v * t).sum())
-    mean = total / pairs
-    variance = max(fourth / pairs - mean * mean, 0.0)
-    return mean, variance
-
-
-def _squared_products(rows: Rows, y: Any, first: int, others: Any, size: int) -> float:
-    """Sum of the squared inner products of a block with all rows, counting each pair of blocks once for both.
-
-    `others` are all rows, transposed, where they are sparse; dense ones are made block by block.
-    """
-    if others is not None:
-        return float(np.square((y @ others).data).sum())
-    total = float(((y @ y.T) ** 2).sum())
-    for start in range(first + size, rows.n, size):
-        beside = rows.make(start, min(start + size, rows.n), "float64")
-        total += 2 * float(((y @ beside.T) ** 2).sum())
-    return total

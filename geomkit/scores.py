@@ -15,15 +15,29 @@ from numpy.typing import NDArray
 
 from geomkit import rows as preparing
 from geomkit.arrays import Matrix, reject_rows
+from geomkit.devices import if_it_fits
+from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, load, module
 from geomkit.rows import Rows, as_given, centred_rows, direction_norms, each_block, rescaled, taken
 
-__all__ = ["UNIT_ROUNDOFF", "Form", "Scores", "cosine_scores", "euclidean_scores", "product_scores"]
+__all__ = ["COARSE", "UNIT_ROUNDOFF", "Form", "Scores", "cosine_scores", "euclidean_scores", "product_scores"]
 
-UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
-"""Greatest relative error of rounding to a precision."""
+UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "tf32": 2.0**-10, "float32": 2.0**-24, "float64": 2.0**-53}
+"""Greatest relative error of rounding to a precision; TF32 may cut off instead."""
 
-_LEAST_NORMAL = {"bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}
+COARSE = ("bfloat16", "float16", "tf32")
+"""Precisions in which the rows are rounded further than the sums of their products, which are float32."""
+
+_LEAST_SUM = {"float64": 2.0**-1022}
+"""Least normal number of the sums of products, where it is not that of float32."""
+
+_LEAST = {"float16": 2.0**-25}
+"""What rounding a number to nothing can take, where it is not covered by the former."""
+
+_LARGEST_FLOAT16 = 65504.0
+
+_SPLIT = ("bfloat16", "float16")
+"""Dtypes in which a lift is split into two pieces."""
 
 WORTH_CENTRING = 0.01
 """Share of the mean in the square of the unit rows below which taking it out would shrink no bound by more than 1 %."""
@@ -50,9 +64,9 @@ class Scores:
     matrix: Matrix
     backend: Backend
     precision: str
-    """Of the rows in the product: ``"bfloat16"``, ``"float32"`` or ``"float64"``."""
+    """Of the rows in the product: one of `UNIT_ROUNDOFF`."""
     dtype: str
-    """What blocks are stored in: that of the precision, or float32 that holds bfloat16 values."""
+    """What blocks are stored in: that of the precision, or float32 that holds bfloat16 values or is read as TF32."""
     form: Form
     divisors: NDArray[np.float64]
     """What each row is divided by first, (n,)."""
@@ -82,14 +96,23 @@ class Scores:
     @property
     def device(self) -> Any:
         """The torch device that blocks lie on, or None."""
-        return self.matrix.device if self.backend is Backend.TORCH else None
+        return self.matrix.device if self.backend.on_device else None
+
+    @property
+    def further(self) -> int:
+        """Columns of a block after the coordinates: a lift and a one for each piece that a lift is split into."""
+        return 0 if self.form is Form.PLAIN else 4 if self._rounded_to in _SPLIT else 2
 
     @property
     def width(self) -> int:
-        """Columns of a block: coordinates, and a lift and a one for each piece that a lift is split into."""
-        if self.form is Form.PLAIN:
-            return self.matrix.d
-        return self.matrix.d + (4 if self.precision == "bfloat16" else 2)
+        """Columns of a block, those included that are zero because the backend wants them."""
+        multiple = int(module(self.backend).COLUMNS)
+        return -(-(self.matrix.d + self.further) // multiple) * multiple
+
+    @property
+    def _rounded_to(self) -> str:
+        """Dtype that rows are rounded to before the product."""
+        return "float32" if self.precision == "tf32" else self.precision
 
     @property
     def rounded(self) -> bool:
@@ -108,18 +131,26 @@ class Scores:
         if self.sparse:
             left, right, facts = self._make(0, self.n)
             return replace(self, facts=facts, resident=(left, right))
+        itemsize = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}[self.dtype]
+        size = self.n * self.width * itemsize * (1 if self.form is Form.PLAIN else 2)
+        if size <= preparing.room(self.matrix):
+            kept = if_it_fits(lambda: self._prepared(threads, keep=True), "prepared rows", self.device)
+            if kept is not None:
+                return _within_range(kept)
+        return _within_range(self._prepared(threads, keep=False))
+
+    def _prepared(self, threads: int, *, keep: bool) -> "Scores":
         memory, plain = module(self.backend), self.form is Form.PLAIN
         facts = np.empty((3, self.n))
-        itemsize = {"bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
-        keep = self.n * self.width * itemsize * (1 if plain else 2) <= preparing.RESIDENT_BYTES
-        left = right = None
+        left: Any = None
+        right: Any = None
         if keep:
             left = memory.zeros((self.n, self.width), self.dtype, self.device)
             right = left if plain else memory.zeros((self.n, self.width), self.dtype, self.device)
 
         def fill(start: int, stop: int) -> None:
             made = self._make(start, stop)
-            facts[:, start:stop] = made[2]
+            facts[:, start:stop] = memory.to_numpy(made[2])
             if keep:
                 left[start:stop] = made[0]
                 if right is not left:
@@ -158,13 +189,13 @@ class Scores:
             load("unit_rows", self.backend)(x, directions)
             x, divisors = directions, np.ones(height)
         plain = self.form is Form.PLAIN
-        a = memory.zeros((height if left or plain else 0, self.width), self.precision, self.device)
-        b = a if plain else memory.zeros((height if right else 0, self.width), self.precision, self.device)
+        a = memory.zeros((height if left or plain else 0, self.width), self._rounded_to, self.device)
+        b = a if plain else memory.zeros((height if right else 0, self.width), self._rounded_to, self.device)
         facts = load("residual_rows", self.backend)(x, divisors, self.mean, int(self.form), self.offset, a, b)
-        if self.dtype != self.precision:
+        if self.dtype != self._rounded_to:
             wide = memory.widened(a)
             a, b = wide, wide if plain else memory.widened(b)
-        return a, b, memory.to_numpy(facts)
+        return a, b, facts
 
     def _sparse_factors(self, start: int, stop: int) -> tuple[Any, Any, Any]:
         import scipy.sparse
@@ -195,17 +226,21 @@ class Scores:
         Numbers below the least normal one may vanish.
         """
         lengths, slips, lifts = self.facts
-        terms = self.matrix.longest_row + self.width - self.matrix.d
+        terms = self.matrix.longest_row + self.further
         u = UNIT_ROUNDOFF[self.precision]
         sums = UNIT_ROUNDOFF["float64" if self.precision == "float64" else "float32"]
         lift = 0.0 if self.form is Form.PLAIN else float(np.abs(lifts).max())
+        if self.precision == "tf32":
+            # Stored in float32, and rounded again by the product.
+            slips = slips + u * (lengths + slips)
         longest, slipped = _largest_of_others(lengths), _largest_of_others(slips)
         stored = lengths + slips
-        rounding = slips * longest + stored * slipped + 2 * lift * (u * u if self.precision == "bfloat16" else u)
+        rounding = slips * longest + stored * slipped
+        rounding += 2 * lift * (u * u if self._rounded_to in _SPLIT else u) + 2 * _LEAST.get(self.precision, 0.0)
         gamma = terms * sums / (1 - terms * sums)
         summing = gamma * (stored * (longest + slipped) + 2 * (1 + u) * lift)
-        total = rounding + summing + 4 * terms * _LEAST_NORMAL[self.precision] * (1 + longest) + self.slack
-        return np.asarray(total)
+        vanishing = 4 * terms * _LEAST_SUM.get(self.precision, 2.0**-126) * (1 + longest)
+        return np.asarray(rounding + summing + vanishing + self.slack)
 
     @property
     def slack(self) -> float:
@@ -222,6 +257,17 @@ class Scores:
     def bound(self) -> float:
         """Bound on the error of any entry before it is rounded to bfloat16, in units of `unit`."""
         return float(self.errors.max())
+
+
+def _within_range(scores: Scores) -> Scores:
+    """Refuse lifts that float16 cannot hold; rows are at most 1 long, and their products fit into all else."""
+    if scores.precision == "float16" and scores.further and float(np.abs(scores.facts[2]).max()) > _LARGEST_FLOAT16:
+        msg = (
+            f"{scores.matrix.name} lies too far from the origin for its inner products in float16; precision must be "
+            "'bfloat16', 'tf32' or 'float32', got 'float16'"
+        )
+        raise InvalidInputError(msg)
+    return scores
 
 
 def _largest_of_others(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -246,7 +292,7 @@ def cosine_scores(
     ----------
     matrix : Matrix
     backend : Backend
-    precision : {"bfloat16", "float32", "float64"}
+    precision : one of `UNIT_ROUNDOFF`
     on_invalid : {"raise", "drop"}
     dtype : str
         What blocks are stored in; that of the precision unless given.

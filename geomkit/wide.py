@@ -33,6 +33,12 @@ TILE_ROWS = 512
 TILE_ENTRIES = 2**21
 """... and the most entries of a dense one, 16 MiB in float64: a worker holds two blocks in two forms."""
 
+DEVICE_TILE_ROWS = 2**12
+"""The same on an accelerator, which computes larger tiles in the time that it takes to launch kernels ..."""
+
+DEVICE_TILE_ENTRIES = 2**24
+"""... and holds larger blocks."""
+
 
 class Wide(NamedTuple):
     """What a pass over tiles leaves behind."""
@@ -112,7 +118,9 @@ class _DenseRows:
         self.matrix, self.backend, self.exponent = matrix, backend, exponent
         self.device = matrix.device if matrix.on_accelerator else None
         n = self.count = matrix.n
-        self.size = max(1, min(TILE_ROWS, TILE_ENTRIES // matrix.d))
+        there = matrix.on_accelerator
+        most, entries = (DEVICE_TILE_ROWS, DEVICE_TILE_ENTRIES) if there else (TILE_ROWS, TILE_ENTRIES)
+        self.size = max(1, min(most, entries // matrix.d))
         self.origins = self._read(0, 1).first(exponent)
         self.centres = np.zeros((2, matrix.d))
         for start, stop in matrix.blocks(self.size):

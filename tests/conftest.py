@@ -1,6 +1,13 @@
+import os
+
 import pytest
+import torch
 
 from tests import precision
+
+if not torch.cuda.is_available():
+    # Before anything imports triton: its interpreter runs the same kernels on the CPU.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(params=precision.WAYS)

@@ -83,6 +83,31 @@ def test_options_reach_the_library(call, file):
     assert json.loads(out)["eps"] == 0.5
 
 
+@pytest.mark.parametrize("command", ["cosine", "orthogonality", "concentration", "moments", "survey"])
+def test_devices_reach_the_library(call, file, command):
+    several = "cpu" if command == "moments" else "cpu,cpu"
+    code, out, err = call(command, file, "--backend", "torch", "--device", several, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["backend"] == "torch"
+    code, out, err = call(command, file, "--device", "nowhere")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("geomkit: device must be None, 'cpu', 'cuda', 'cuda:1' or the like")
+    assert "got 'nowhere'" in err
+
+
+@pytest.mark.parametrize("command", ["cosine", "orthogonality", "concentration", "moments", "survey"])
+def test_a_missing_gpu_is_one_line(call, file, monkeypatch, command):
+    monkeypatch.setattr("torch.backends.cuda.is_built", lambda: False)
+    code, out, err = call(command, file, "--device", "cuda")
+    assert (code, out) == (2, "")
+    assert err.startswith("geomkit: device 'cuda' needs a torch built for CUDA, which")
+    assert "here run device='cpu'" in err
+    assert err.count("\n") == 1
+    code, _, err = call(command, file, "--backend", "cpu", "--device", "cuda:0")
+    assert code == 2
+    assert err.startswith("geomkit: backend 'cpu' cannot work on an accelerator")
+
+
 def test_a_source_by_name(call):
     code, out, _ = call("cosine", "sphere-50", "--n", "200", "--seed", "3", "--json")
 

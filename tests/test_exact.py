@@ -5,7 +5,7 @@ import torch
 
 from geomkit import exact
 from geomkit import rows as preparing
-from geomkit.arrays import as_matrix
+from geomkit.arrays import Matrix, as_matrix
 from geomkit.exact import exact_scores
 from geomkit.kernels import Backend
 from geomkit.scores import Scores, cosine_scores, euclidean_scores, product_scores
@@ -145,6 +145,45 @@ def test_dense_rows_are_read_where_they_lie(monkeypatch):
     scores = cosine_scores(as_matrix(torch.from_numpy(x)), Backend.TORCH, "float32", "raise")
     exact_scores(scores, np.arange(N), np.zeros((N, 1), np.int64), 1)
     assert gathered == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dropped", [False, True])
+def test_rows_are_brought_to_a_device_that_has_room_once(monkeypatch, kind, dropped):
+    """Of which the CPU plays the part: answers are those from rows that lie there."""
+    x = data("clustered", *SHAPE)
+    given = stored(np.insert(x, [0, 7], np.nan, axis=0) if dropped else x, kind)
+    scores = cosine_scores(as_matrix(given), Backend.TORCH, "float32", "drop")
+    rows, wanted = np.arange(N), some_ids(np.random.default_rng(0), (N, 6), N)
+    want = exact_scores(scores, rows, wanted, 1)
+    brought, gathered = [], []
+    bring, gather = exact._brought, exact._gathered
+    monkeypatch.setattr(exact, "_brought", lambda each: brought.append(bring(each)) or brought[-1])
+    monkeypatch.setattr(exact, "_gathered", lambda *each: gathered.append(each) or gather(*each))
+    monkeypatch.setattr(preparing, "DEVICE_BLOCK_ENTRIES", 7 * SHAPE[1])
+    monkeypatch.setattr(Matrix, "on_accelerator", True)
+    monkeypatch.setattr(Matrix, "device", property(lambda _: Elsewhere))
+    monkeypatch.setattr(Matrix, "_dense", lambda _, block: torch.from_numpy(dense(block)))
+    monkeypatch.setattr(Scores, "device", None)
+    monkeypatch.setattr(preparing, "_device", lambda *_: None)
+    assert np.array_equal(exact_scores(scores, rows, wanted, 1), want)
+    assert [tuple(each.shape) for each in brought] == [SHAPE]
+    # A few are not worth it.
+    few = exact_scores(scores, rows[:2], wanted[:2], 1)
+    assert np.array_equal(few, want[:2])
+    assert len(brought) == 1
+    assert len(gathered) == 1
+
+
+class Elsewhere:
+    """A device that is none of a tensor here."""
+
+    type = "elsewhere"
+
+
+def dense(block):
+    found = block.to(torch.float64).numpy() if isinstance(block, torch.Tensor) else block
+    return np.ascontiguousarray(found.toarray() if scipy.sparse.issparse(found) else found, np.float64)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])

@@ -27,11 +27,16 @@ ALLOWED = {
     "geomkit.kernels": {"geomkit.errors"},
     "geomkit.kernels.*": {"geomkit.kernels"},
     "geomkit.threads": set(),
-    "geomkit.rows": {"geomkit.arrays", "geomkit.threads", "geomkit.kernels =", "geomkit.errors"},
-    "geomkit.scores": {"geomkit.arrays", "geomkit.rows", "geomkit.kernels ="},
+    "geomkit.devices": {"geomkit.arrays", "geomkit.errors", "geomkit.kernels ="},
+    "geomkit.streams": set(),
+    "geomkit.rows": {"geomkit.arrays", "geomkit.devices", "geomkit.threads", "geomkit.kernels =", "geomkit.errors"},
+    "geomkit.squares": {"geomkit.rows", "geomkit.kernels ="},
+    "geomkit.scores": {"geomkit.arrays", "geomkit.devices", "geomkit.errors", "geomkit.rows", "geomkit.kernels ="},
     "geomkit.reducers": {"geomkit.kernels =", "geomkit.errors"},
-    "geomkit.pairs": {"geomkit.rows", "geomkit.threads", "geomkit.scores", "geomkit.kernels ="},
-    "geomkit.exact": {"geomkit.arrays", "geomkit.rows", "geomkit.scores", "geomkit.kernels ="},
+    "geomkit.tiles": {"geomkit.devices", "geomkit.rows", "geomkit.scores", "geomkit.kernels ="},
+    "geomkit.device_sweep": {"geomkit.devices", "geomkit.errors", "geomkit.streams", "geomkit.tiles"},
+    "geomkit.pairs": {"geomkit.device_sweep", "geomkit.threads", "geomkit.tiles", "geomkit.kernels ="},
+    "geomkit.exact": {"geomkit.arrays", "geomkit.devices", "geomkit.rows", "geomkit.scores", "geomkit.kernels ="},
     "geomkit.scatter": {"geomkit.kernels =", "geomkit.kernels.cpu_rows"},
     "geomkit.batches": {"geomkit.arrays", "geomkit.scatter", "geomkit.kernels =", "geomkit.kernels.cpu_rows"},
     "geomkit.gather": {
@@ -64,6 +69,9 @@ ALLOWED = {
         "geomkit.scores",
         "geomkit.reducers",
         "geomkit.threads",
+        "geomkit.devices",
+        "geomkit.squares",
+        "geomkit.tiles",
         "geomkit.pairs",
         "geomkit.exact",
         "geomkit.scatter",
@@ -172,11 +180,15 @@ def test_only_the_cpu_kernels_import_numba():
     assert {name.startswith("geomkit.kernels.cpu") for name in importers("numba")} == {True}
 
 
+def test_only_the_triton_kernels_import_triton():
+    assert {name.startswith("geomkit.kernels.triton_") for name in importers("triton")} == {True}
+
+
 def test_only_the_torch_kernels_need_torch_among_the_kernels():
     kernels = {name for name in importers("torch", top_only=True) if name.startswith("geomkit.kernels")}
-    assert kernels == {"geomkit.kernels.torch_"}
+    assert {name.startswith(("geomkit.kernels.torch_", "geomkit.kernels.triton_")) for name in kernels} == {True}
     outside = {name for name in importers("torch", top_only=True) if not name.startswith("geomkit.sources")}
-    assert outside == {"geomkit.kernels.torch_"}
+    assert outside == kernels
 
 
 def python(code, **how):

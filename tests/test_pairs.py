@@ -8,15 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomkit import pairs
 from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
 from geomkit.kernels import Backend, cpu_product
-from geomkit.pairs import Tiles, sweep
+from geomkit.pairs import sweep
 from geomkit.reducers import Tally
 from geomkit.rows import Rows, centred_rows, unit_rows
 from geomkit.stats.concentration import concentration
 from geomkit.stats.cosine import cosine_stats
+from geomkit.tiles import Tiles
 from tests import precision
 from tests.bounds import assert_within
 from tests.precision import STRICT, permissions
@@ -24,7 +24,8 @@ from tests.precision import STRICT, permissions
 N = 35
 SIZES = [1, 2, 31, 32, 33, N - 1, N, N + 1]
 CENTRE = 0.5
-BACKENDS = list(Backend)
+BACKENDS = [backend for backend in Backend if backend is not Backend.TRITON]
+"""Those whose tiles are numbers."""
 
 
 def whole_rows(n, backend, dtype="float64", *, seed=0):
@@ -131,18 +132,6 @@ def test_rows_made_again_for_every_tile_give_the_same_distances(monkeypatch, bac
     assert again.n_recomputed == kept.n_recomputed
     for name in ("mean", "std", "relative_variance_squared", "relative_contrast", "nearest_to_mean"):
         assert_within(getattr(again, name), getattr(kept, name), 1e-12 * getattr(kept, name))
-
-
-def test_tiles_shrink_where_blocks_of_rows_are_wide(monkeypatch):
-    x = np.random.default_rng(0).standard_normal((70, 40))
-    kept = unit_rows(as_matrix(x), Backend.CPU, "float64", "raise")
-    assert pairs._tile_size(pairs.Tiles(kept, "gram")) == pairs.TILE
-    without_residents(monkeypatch)
-    made = unit_rows(as_matrix(x), Backend.CPU, "float64", "raise")
-    monkeypatch.setattr(pairs, "BLOCK_BYTES", 2 * 40 * 8 * 100)
-    assert pairs._tile_size(pairs.Tiles(made, "gram")) == 100
-    monkeypatch.setattr(pairs, "BLOCK_BYTES", 1)
-    assert pairs._tile_size(pairs.Tiles(made, "gram")) == 64
 
 
 def thread_counts():

@@ -51,3 +51,8 @@ def test_refresh_changes_the_table_alone(tmp_path):
     assert text.endswith("\nafter\n")
     assert "old" not in text
     assert "| 123 |" in text
+
+
+def test_what_it_says_of_gpus_is_what_results_say():
+    shown = TEXT.split(readme.GPU_START)[1].split(readme.GPU_END)[0].strip()
+    assert shown == readme.gpu(ROOT / "results" / "gpu.csv")

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
-from geomkit.kernels import Backend
-from geomkit.pairs import Tiles, sweep
-from geomkit.reducers import Above, ExactSum, Nearest, RowExtremes, RowRanges, Tally
+from geomkit.kernels import Backend, module
+from geomkit.pairs import sweep
+from geomkit.reducers import WAITING, Above, ExactSum, Nearest, RowExtremes, RowRanges, Tally
 from geomkit.rows import Rows, centred_rows
+from geomkit.tiles import Tiles
 from tests.bounds import assert_within, gamma
 from tests.kernels.case import working
 from tests.kernels.score_cases import distinct_symmetric, some_bfloat16
@@ -21,7 +22,8 @@ from tests.kernels.score_cases import distinct_symmetric, some_bfloat16
 N = 35
 SIZES = [1, 2, 31, 32, 33, N - 1, N, N + 1]
 CENTRE = 0.5
-BACKENDS = list(Backend)
+BACKENDS = [backend for backend in Backend if backend is not Backend.TRITON]
+"""Those whose tiles are numbers."""
 FAST = [Backend.CPU, Backend.TORCH]
 
 
@@ -143,6 +145,27 @@ def test_counters_are_emptied_no_earlier_than_they_must(before):
     tally.update(np.ones((9, 8)), slice(0, 9), slice(9, 17))
     assert tally._pending == (before + 72 if before + 72 < 2**32 else 72)
     assert tally.counts.sum() == 72
+
+
+@pytest.mark.parametrize("tiles_seen", [1, WAITING - 1, WAITING, WAITING + 1, 2 * WAITING + 3])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_power_sums_wait_and_are_added_up_exactly(monkeypatch, backend, tiles_seen):
+    rng = np.random.default_rng(tiles_seen)
+    # Whole numbers, whose powers are exact, over many magnitudes.
+    values = rng.integers(-3, 4, (tiles_seen, 1, 2)) * 2.0 ** rng.integers(-20, 5, (tiles_seen, 1, 1))
+    tally, copies = Tally(backend, 0.0), []
+    to_numpy = module(backend).to_numpy
+    monkeypatch.setattr(module(backend), "to_numpy", lambda a: copies.append(1) or to_numpy(a))
+    for tile in values:
+        tally.update(tile_of(backend, tile), slice(0, 1), slice(1, 3))
+    assert len(copies) <= (tiles_seen - 1) // WAITING
+    other = tally.spawn()
+    other.update(tile_of(backend, values[0]), slice(0, 1), slice(1, 3))
+    other.merge(tally)
+    again = np.concatenate([values[:1], values])
+    assert other.power_sums == [math.fsum((again**k).ravel()) for k in (1, 2, 3, 4)]
+    for _ in range(2):
+        assert tally.power_sums == [math.fsum((values**k).ravel()) for k in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("rounded", [False, True])

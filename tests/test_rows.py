@@ -8,15 +8,16 @@ import torch
 from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
-from geomkit.kernels import Backend, module
+from geomkit.kernels import Backend, module, torch_
 from geomkit.rows import (
     as_given,
     centred_rows,
     direction_norms,
-    squared_distance_moments,
+    room,
     taken,
     unit_rows,
 )
+from geomkit.squares import squared_distance_moments
 from tests.bounds import assert_within
 
 BACKENDS = list(Backend)
@@ -84,21 +85,6 @@ def test_rows_by_number_are_those_of_the_block(backend, where, dtype):
         some = np.array([3, 0, kept.n - 1, 3])
         assert np.array_equal(module(backend).to_numpy(taken(kept, backend, some)), whole[some])
         assert np.array_equal(whole, x if kept is matrix else np.delete(x, [2, 7], axis=0))
-
-
-@pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_mean_and_variance_of_squared_distances(backend, shape, sparse):
-    x = values(*shape, sparse=sparse)
-    rows = centred_rows(given(x, sparse=sparse), backend, "float32", "raise")
-    mean, variance = squared_distance_moments(rows)
-    exact = upper(squared_distances(x))
-    reach = np.square(x).sum(axis=1).max()
-    # Both are differences of sums of squared norms (and of their products), in float64.
-    bound = 40 * (sum(shape) + 10) * 2.0**-53
-    assert_within(mean * rows.scale**2, exact.mean(), bound * reach)
-    assert_within(variance * rows.scale**4, exact.var(), bound * reach**2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -181,6 +167,36 @@ def test_taken_rows_are_the_rows(monkeypatch, backend, layout, kept):
     if rows.sparse:
         picked, block = picked.toarray(), block.toarray()
     assert np.array_equal(np.asarray(picked), np.asarray(block)[some])
+
+
+def test_gpus_keep_rows_up_to_half_of_what_the_fullest_has_free(monkeypatch):
+    free = {torch.device("cuda:0"): 10 * 2**30, torch.device("cuda:1"): 6 * 2**30}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 2**40))
+    matrix = as_matrix(np.ones((3, 2)))
+    assert room(matrix) == room(matrix.placed(("cpu",))) == preparing.RESIDENT_BYTES
+    assert room(matrix.placed(("cuda:0",))) == 5 * 2**30
+    assert room(matrix.placed(("cuda:0", "cuda:1"))) == 3 * 2**30
+
+
+@pytest.mark.parametrize("prepare", [unit_rows, centred_rows])
+def test_rows_for_which_a_device_has_no_room_are_made_again(monkeypatch, prepare):
+    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 6 * 7)
+    x = as_matrix(values(20, 6, sparse=False))
+    kept, zeros = prepare(x, Backend.TORCH, "float64", "raise"), torch_.zeros
+
+    def scarce(shape, dtype, device=None):
+        if shape == (20, 6) and len(asked) == 0:
+            asked.append(shape)
+            raise torch.OutOfMemoryError("full")  # noqa: EM101
+        return zeros(shape, dtype, device)
+
+    asked = []
+    monkeypatch.setattr(torch_, "zeros", scarce)
+    with pytest.warns(RuntimeWarning, match="^the host has no memory to keep prepared rows, which will be made again"):
+        made = prepare(x, Backend.TORCH, "float64", "raise")
+    assert kept.resident is not None
+    assert made.resident is None
+    assert torch.equal(made.block(0, 20), kept.block(0, 20))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

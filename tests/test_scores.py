@@ -6,10 +6,12 @@ import torch
 
 from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
-from geomkit.kernels import Backend, cpu_product, load, module
+from geomkit.errors import InvalidInputError
+from geomkit.kernels import Backend, cpu_product, module, torch_
 from geomkit.scores import UNIT_ROUNDOFF, Form, cosine_scores, dividable, euclidean_scores, product_scores
 from tests.bounds import assert_within
 from tests.kernels.case import read
+from tests.stats.nearest import entries_of
 from tests.stats.oracle import DATA, SCREENED, data, force
 
 SHAPE = (40, 12)
@@ -38,14 +40,6 @@ def true_scores(x, scores, metric):
     if metric == "euclidean":
         return -np.square(x[:, None] - x[None]).sum(axis=2) / 2
     return (x[:, None] * x[None]).sum(axis=2)
-
-
-def entries_of(scores):
-    """What a tile of all pairs would hold, in float64."""
-    left, right = scores.left(0, scores.n), scores.right(0, scores.n)
-    out = module(scores.backend).zeros((scores.n, scores.n), scores.dtype, scores.device)
-    load("sparse_gram" if scores.sparse else "gram", scores.backend)(left, right, out)
-    return read(scores.backend, out).astype(np.float64)
 
 
 def made(x, metric, backend, precision, **how):
@@ -84,7 +78,7 @@ def test_entries_lie_within_their_bounds(monkeypatch, backend, precision, produc
         x = rows_of(name)
         scores = made(x, metric, backend, precision)
         assert (scores.resident is not None) == resident
-        assert scores.rounded == (precision == "bfloat16" and (backend == "torch" or product == "torch"))
+        assert scores.rounded == (precision == "bfloat16" and (backend in {"torch", "triton"} or product == "torch"))
         assert_holds(scores, x, metric)
 
 
@@ -127,7 +121,11 @@ def test_entries_of_far_fetched_data_lie_within_their_bounds(monkeypatch, backen
     force(monkeypatch, product)
     x = FAR[name](np.random.default_rng(4))
     for metric in METRICS:
-        assert_holds(made(x, metric, backend, precision), x, metric)
+        if precision == "float16" and metric == "dot" and name.startswith("translated"):
+            with pytest.raises(InvalidInputError, match=r"^x lies too far from the origin .* got 'float16'$"):
+                made(x, metric, backend, precision)
+        else:
+            assert_holds(made(x, metric, backend, precision), x, metric)
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -220,6 +218,25 @@ def test_blocks_and_chosen_rows_are_those_of_the_whole(monkeypatch, backend, pre
                 block = read(scores.backend, getattr(scores, side)(start, stop))
                 assert_within(block, read(scores.backend, getattr(whole, side)(start, stop)), bound)
         assert_within(read(scores.backend, scores.take(some)), read(scores.backend, whole.left(0, 40))[some], bound)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_factors_for_which_a_device_has_no_room_are_made_again(monkeypatch, metric):
+    x = data("clustered", *SHAPE)
+    kept, zeros = made(x, metric, "torch", "float32"), torch_.zeros
+
+    def scarce(shape, dtype, device=None):
+        if shape[0] == SHAPE[0]:
+            raise torch.OutOfMemoryError("full")  # noqa: EM101
+        return zeros(shape, dtype, device)
+
+    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 7 * SHAPE[1])
+    monkeypatch.setattr(torch_, "zeros", scarce)
+    with pytest.warns(RuntimeWarning, match="^the host has no memory to keep prepared rows, which will be made again"):
+        again = made(x, metric, "torch", "float32")
+    assert again.resident is None
+    assert np.allclose(again.facts, kept.facts, rtol=1e-14)
+    assert np.allclose(again.left(3, 9), kept.left(3, 9), atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "centred"), [("gaussian", False), ("clustered", True), ("anisotropic", True)])

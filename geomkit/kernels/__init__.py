@@ -27,8 +27,11 @@ best                 ``(scores, ids, k) -> (scores, ids)``                      
 ===================  ==============================================================  =================================
 
 Beside its kernels each backend module has ``zeros``, ``to_numpy`` and ``as_working`` (its own memory), ``product``
-(which matrix product it uses) and ``storage`` (in which dtype that wants its rows). ``diagonal`` says that the tile
-lies on the diagonal of the matrix of pairs: only its part above the diagonal counts.
+(which matrix product it uses), ``storage`` (in which dtype that wants its rows), ``COLUMNS`` (to what multiple it wants
+them padded), ``entries`` (the dtype of what a tile holds), ``places`` (how long a list of candidates is) and ``FUSED``:
+whether a tile is computed before the kernels that reduce it see it, or is a ``Product`` of two blocks of rows that they
+compute themselves. ``diagonal`` says that the tile lies on the diagonal of the matrix of pairs: only its part above the
+diagonal counts.
 
 Adding a kernel: a row here, a function in each backend module that has it, and its inputs in
 ``tests/kernels/cases.py``.
@@ -36,14 +39,14 @@ Adding a kernel: a row here, a function in each backend module that has it, and 
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import ModuleType
 from typing import Any, cast
 
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 
-__all__ = ["BACKENDS", "KERNELS", "Backend", "Impl", "choose", "load", "module"]
+__all__ = ["BACKENDS", "KERNELS", "PRECISIONS", "Backend", "Impl", "choose", "load", "module"]
 
 
 class Backend(StrEnum):
@@ -52,6 +55,12 @@ class Backend(StrEnum):
     REFERENCE = "reference"
     CPU = "cpu"
     TORCH = "torch"
+    TRITON = "triton"
+
+    @property
+    def on_device(self) -> bool:
+        """Whether it keeps its memory in torch tensors, on any device."""
+        return self in {Backend.TORCH, Backend.TRITON}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +79,19 @@ BACKENDS: dict[Backend, str] = {
     Backend.REFERENCE: "geomkit.kernels.reference",
     Backend.CPU: "geomkit.kernels.cpu",
     Backend.TORCH: "geomkit.kernels.torch_",
+    Backend.TRITON: "geomkit.kernels.triton_",
 }
+
+_COMMON = ("bfloat16", "float32", "float64")
+
+PRECISIONS: dict[Backend, tuple[str, ...]] = dict.fromkeys(Backend, _COMMON) | {
+    Backend.TRITON: ("bfloat16", "float16", "tf32", "float32"),
+}
+"""In which precisions a backend multiplies rows; the reference takes the others' names and computes in float64."""
 
 _BOTH = ("float32", "float64")
 _ALL = ("bfloat16", *_BOTH)
+_FUSED = ("bfloat16", "float16", "float32")
 
 
 def _row(
@@ -86,10 +104,25 @@ def _row(
     }
 
 
+def _on_device(row: dict[Backend, Impl]) -> dict[Backend, Impl]:
+    # What is done to rows, or to a few pairs, is done by torch's kernels beside Triton's.
+    return row | {Backend.TRITON: row[Backend.TORCH]}
+
+
+def _also(dtype: str, row: dict[Backend, Impl]) -> dict[Backend, Impl]:
+    # Torch has more dtypes than Numba.
+    return {each: replace(impl, dtypes=(*impl.dtypes, dtype)) if each.on_device else impl for each, impl in row.items()}
+
+
+def _fused(name: str, row: dict[Backend, Impl]) -> dict[Backend, Impl]:
+    # A tile of Triton's is the two blocks of rows; sums of their products are float32 whatever they are.
+    return row | {Backend.TRITON: Impl(f"{BACKENDS[Backend.TRITON]}:{name}", _FUSED, "float32")}
+
+
 def _host(name: str) -> dict[Backend, Impl]:
     # Small, and on the host whatever the backend.
     row = _row(name, room="cpu_nearest", dtypes=("float64",))
-    return row | {Backend.TORCH: row[Backend.CPU]}
+    return row | {Backend.TORCH: row[Backend.CPU], Backend.TRITON: row[Backend.CPU]}
 
 
 def _sparse(name: str, dense: str, *, accumulate: str | None = None) -> dict[Backend, Impl]:
@@ -101,23 +134,25 @@ def _sparse(name: str, dense: str, *, accumulate: str | None = None) -> dict[Bac
 
 
 KERNELS: dict[str, dict[Backend, Impl]] = {
-    "unit_rows": _row("unit_rows", accumulate="float64"),
-    "centred_rows": _row("centred_rows", accumulate="float64"),
-    "unit_sums": _row("unit_sums", accumulate="float64", room="cpu_scores"),
-    "residual_rows": _row("residual_rows", accumulate="float64", room="cpu_scores", dtypes=_ALL),
-    "gram": _row("gram", dtypes=_ALL),
+    "unit_rows": _on_device(_row("unit_rows", accumulate="float64")),
+    "centred_rows": _on_device(_row("centred_rows", accumulate="float64")),
+    "unit_sums": _on_device(_row("unit_sums", accumulate="float64", room="cpu_scores")),
+    "residual_rows": _also(
+        "float16", _on_device(_row("residual_rows", accumulate="float64", room="cpu_scores", dtypes=_ALL))
+    ),
+    "gram": _on_device(_row("gram", dtypes=_ALL)),
     "euclidean": _row("euclidean"),
     "minkowski": _row("minkowski", room="cpu_minkowski"),
     "sparse_gram": _sparse("sparse_gram", "gram"),
     "sparse_euclidean": _sparse("sparse_euclidean", "euclidean"),
     "sparse_minkowski": _sparse("sparse_minkowski", "minkowski", accumulate="float64"),
-    "tally": _row("tally"),
-    "count": _row("count", dtypes=("bfloat16",)),
+    "tally": _fused("tally", _row("tally")),
+    "count": _fused("count", _row("count", dtypes=("bfloat16",))),
     "row_ranges": _row("row_ranges"),
-    "row_extremes": _row("row_extremes", room="cpu_nearest", dtypes=_ALL),
-    "above": _row("above", room="cpu_nearest", dtypes=_ALL),
-    "screen": _row("screen", room="cpu_nearest", dtypes=_ALL),
-    "exact_scores": _row("exact_scores", room="cpu_nearest", accumulate="float64"),
+    "row_extremes": _fused("row_extremes", _row("row_extremes", room="cpu_nearest", dtypes=_ALL)),
+    "above": _fused("above", _row("above", room="cpu_nearest", dtypes=_ALL)),
+    "screen": _fused("screen", _row("screen", room="cpu_nearest", dtypes=_ALL)),
+    "exact_scores": _on_device(_row("exact_scores", room="cpu_nearest", accumulate="float64")),
     "shortlist": _host("shortlist"),
     "best": _host("best"),
 }
@@ -132,7 +167,7 @@ def module(backend: Backend) -> ModuleType:
         The library behind the backend cannot be imported, or has nowhere to keep what it compiles.
     """
     try:
-        return importlib.import_module(BACKENDS[backend])
+        found = importlib.import_module(BACKENDS[backend])
     except ImportError as why:
         msg = (
             f"backend {backend.value!r} needs a library that is missing: {why}; install geomkit[all] or choose another"
@@ -146,6 +181,12 @@ def module(backend: Backend) -> ModuleType:
             "user's cache can be written; set NUMBA_CACHE_DIR to a folder that can"
         )
         raise BackendUnavailableError(msg) from why
+    lacking = found.missing() if backend is Backend.TRITON else None
+    if lacking is not None:
+        others = [each.value for each in Backend if each is not backend]
+        msg = f"backend {backend.value!r} needs {lacking}; here run {others}"
+        raise BackendUnavailableError(msg)
+    return found
 
 
 def load(kernel: str, backend: Backend) -> Callable[..., Any]:
@@ -168,8 +209,8 @@ def load(kernel: str, backend: Backend) -> Callable[..., Any]:
 def choose(backend: str, *, on_accelerator: bool) -> Backend:
     """Resolve a caller's ``backend`` argument.
 
-    ``"auto"`` is torch for data that already lies on an accelerator, where moving it would cost more than any kernel,
-    and the CPU kernels for everything else.
+    ``"auto"`` is torch for work on an accelerator, where data lies or where it was asked to go, and the CPU kernels for
+    everything else.
 
     Raises
     ------
@@ -182,7 +223,10 @@ def choose(backend: str, *, on_accelerator: bool) -> Backend:
         msg = f"backend must be 'auto' or one of {[b.value for b in Backend]}; got {backend!r}"
         raise InvalidInputError(msg)
     chosen = Backend(backend)
-    if on_accelerator and chosen is not Backend.TORCH:
-        msg = f"backend {backend!r} cannot read a tensor on an accelerator; use backend='torch' or move x to the CPU"
+    if on_accelerator and not chosen.on_device:
+        msg = (
+            f"backend {backend!r} cannot work on an accelerator; use backend='torch' or 'triton', or keep x and device "
+            "on the CPU"
+        )
         raise InvalidInputError(msg)
     return chosen

@@ -32,6 +32,22 @@ COUNTER = "uint32"
 KEY = {"bfloat16": "int16"}
 """Dtype of the keys of candidates, where it is not int32."""
 
+FUSED = False
+"""Whether tiles are named, for kernels to compute, instead of computed."""
+
+COLUMNS = 1
+"""Rows are padded with zeros to a multiple of this many columns."""
+
+
+def entries(dtype: str) -> str:
+    """Dtype of the entries of tiles of rows of this dtype."""
+    return dtype
+
+
+def places(keep: int) -> int:
+    """Return how many places a list needs in which the best `keep` are looked for."""
+    return 2 * keep
+
 
 def zeros(shape: tuple[int, ...], dtype: str, device: object = None) -> Array:  # noqa: ARG001
     """Zero-filled working memory; bfloat16 is kept as its bits, in uint16."""

@@ -14,6 +14,22 @@ COUNTER = "int64"
 KEY: dict[str, str] = {}
 """Dtype of the keys of candidates, where it is not int32."""
 
+FUSED = False
+"""Whether tiles are named, for kernels to compute, instead of computed."""
+
+COLUMNS = 1
+"""Rows are padded with zeros to a multiple of this many columns."""
+
+
+def entries(dtype: str) -> str:
+    """Dtype of the entries of tiles of rows of this dtype."""
+    return dtype
+
+
+def places(keep: int) -> int:
+    """Return how many places a list needs in which the best `keep` are looked for."""
+    return 2 * keep
+
 
 def zeros(shape: tuple[int, ...], dtype: str, device: object = None) -> NDArray[Any]:  # noqa: ARG001
     """Zero-filled working memory."""

@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.arrays import as_matrix, check_choice, check_positive
-from geomkit.kernels import Backend, choose, load, module
-from geomkit.pairs import Tiles, sweep
+from geomkit.devices import Device, place
+from geomkit.kernels import Backend, load, module
+from geomkit.pairs import sweep
 from geomkit.reducers import RowRanges, Tally
-from geomkit.rows import Rows, centred_rows, squared_distance_moments
+from geomkit.rows import Rows, centred_rows
+from geomkit.squares import squared_distance_moments
 from geomkit.stats.cosine import check_threads
 from geomkit.stats.distribution import Distribution
+from geomkit.tiles import Tiles
 
 __all__ = ["Concentration", "concentration"]
 
@@ -71,6 +74,7 @@ def concentration(
     *,
     p: float = 2.0,
     backend: str = "auto",
+    device: Device = None,
     precision: str = "float32",
     on_invalid: str = "raise",
     threads: int | None = None,
@@ -86,7 +90,7 @@ def concentration(
         it is not a metric (Aggarwal et al. 2001).
     precision : {"float32", "float64"}
         Of the products, or differences. `squared_distance_stats` has bfloat16 too.
-    backend, on_invalid, threads
+    backend, device, on_invalid, threads
         As for `cosine_stats`; rows are invalid where they are not finite.
 
     Returns
@@ -97,8 +101,8 @@ def concentration(
     ------
     InvalidInputError
         `x` cannot be measured, or an argument is not one of its choices.
-    BackendUnavailableError
-        The library behind the backend is missing.
+    BackendUnavailableError, DeviceMemoryError
+        As for `cosine_stats`.
 
     Notes
     -----
@@ -111,7 +115,7 @@ def concentration(
     check_choice(precision, "precision", ("float32", "float64"))
     check_threads(threads)
     matrix = as_matrix(x)
-    which = choose(backend, on_accelerator=matrix.on_accelerator)
+    matrix, which = place(matrix, backend, device)
     ran = "float64" if which is Backend.REFERENCE else precision
     return concentration_of(centred_rows(matrix, which, ran, on_invalid), float(p), threads=threads)
 
@@ -215,9 +219,9 @@ def _recompute(rows: Rows, nearest: NDArray[np.float64]) -> int:
         for start, stop in rows.matrix.blocks(step):
             out = memory.zeros((len(mine), stop - start), rows.dtype, rows.device)
             kernel(block, rows.block(start, stop), out, 2.0)
-            distances = memory.to_numpy(out).astype(np.float64)
             own = np.flatnonzero((mine >= start) & (mine < stop))
-            distances[own, mine[own] - start] = np.inf
-            least = np.minimum(least, distances.min(axis=1))
+            out[own, mine[own] - start] = np.inf
+            closest = out.min(axis=1) if isinstance(out, np.ndarray) else memory.to_numpy(out.amin(dim=1))
+            least = np.minimum(least, closest)
         nearest[mine] = factor * least
     return len(unsure)

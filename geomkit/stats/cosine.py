@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.arrays import Matrix, as_matrix, check_choice, check_same_width
+from geomkit.devices import Device, place
 from geomkit.errors import InvalidInputError
-from geomkit.kernels import Backend, choose, load, module
-from geomkit.pairs import Tiles, sweep
+from geomkit.kernels import PRECISIONS, Backend, load, module
+from geomkit.pairs import sweep
 from geomkit.reducers import Tally, Whole
 from geomkit.rows import Rows, unit_rows
-from geomkit.scores import UNIT_ROUNDOFF, Form, Scores, cosine_scores
+from geomkit.scores import COARSE, UNIT_ROUNDOFF, Form, Scores, cosine_scores
 from geomkit.stats.distribution import Distribution
 from geomkit.threads import ieee, processors
+from geomkit.tiles import Tiles
 
-__all__ = ["PRECISIONS", "CosineStats", "cosine_bound", "cosine_similarity", "cosine_stats"]
-
-PRECISIONS = ("bfloat16", "float32", "float64")
+__all__ = ["CosineStats", "cosine_bound", "cosine_similarity", "cosine_stats"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def cosine_stats(
     x: Any,
     *,
     backend: str = "auto",
+    device: Device = None,
     precision: str = "float32",
     on_invalid: str = "raise",
     threads: int | None = None,
@@ -121,7 +122,10 @@ def cosine_stats(
         float16, bfloat16, float32, float64 or integers; dense or scipy sparse. n >= 2, finite, no zero row. Read where
         it lies, block by block.
     backend : {"auto", "cpu", "torch", "reference"}
-        ``"auto"`` is torch for a tensor on an accelerator and the CPU kernels otherwise.
+        ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise.
+    device : str, torch.device or a list of these, optional
+        Where work happens, such as ``"cuda"``, ``"cuda:1"`` or ``"cpu"``: where the data lies unless given. Several
+        devices share out the tiles of pairs, and each has a copy of the prepared rows.
     precision : {"float32", "bfloat16", "float64"}
         Of the products. ``"bfloat16"`` rounds the rows, less their mean, to 8 significant bits, sums in float32 and
         holds an `error_bound` that says what it cost; it is fast where the processor has matrix units or bfloat16
@@ -140,13 +144,16 @@ def cosine_stats(
     InvalidInputError
         `x` cannot be measured, or an argument is not one of its choices.
     BackendUnavailableError
-        The library behind the backend is missing.
+        The library behind the backend, or the device, is missing.
+    DeviceMemoryError
+        A device has no room for the smallest tile of pairs.
 
     Notes
     -----
-    O(n² d) time. Beyond the input: the unit rows up to 256 MiB, and a few MiB a thread.
+    O(n² d) time. Beyond the input: the unit rows up to 256 MiB, and a few MiB a thread; on a GPU the unit rows up to
+    half of its free memory, and tiles of up to 8192 x 8192 pairs, halved with a warning where they do not fit.
     """
-    scores = prepare(as_matrix(x), backend, precision, on_invalid, threads, cosine_scores)
+    scores = prepare(as_matrix(x), backend, precision, on_invalid, threads, cosine_scores, device=device)
     return stats_of(scores, threads=threads)
 
 
@@ -157,13 +164,15 @@ def prepare(
     on_invalid: str,
     threads: int | None,
     scores: Callable[..., Scores],
+    *,
+    device: Device = None,
 ) -> Scores:
     """Check the arguments that all pair statistics share, and make the rows ready with `scores`."""
-    check_choice(precision, "precision", PRECISIONS)
     check_threads(threads)
-    which = choose(backend, on_accelerator=matrix.on_accelerator)
-    if precision == "bfloat16" and matrix.kind == "sparse":
-        msg = f"precision 'bfloat16' is for dense rows; {matrix.name} is sparse: use 'float32'"
+    matrix, which = place(matrix, backend, device, scores=True)
+    check_choice(precision, "precision", PRECISIONS[which])
+    if precision in COARSE and matrix.kind == "sparse":
+        msg = f"precision {precision!r} is for dense rows; {matrix.name} is sparse: use 'float32'"
         raise InvalidInputError(msg)
     ran = "float64" if which is Backend.REFERENCE else precision
     dtype = module(which).storage(ran, float(matrix.n) ** 2 * matrix.longest_row)
@@ -239,7 +248,9 @@ _TILE_OF_MATRIX = 384
 """Rows of a tile that is written twice: its mirror image reads it against the grain, from the second-level cache."""
 
 
-def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision: str = "float32") -> Any:
+def cosine_similarity(
+    x: Any, y: Any = None, *, backend: str = "auto", device: Device = None, precision: str = "float32"
+) -> Any:
     """Cosine similarity of every row of `x` with every row of `y` (or of `x` itself), as a matrix.
 
     Parameters
@@ -248,8 +259,8 @@ def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision
         As for `cosine_stats`, from one row upward.
     precision : {"float32", "float64"}
         Of the products and the matrix.
-    backend
-        As for `cosine_stats`.
+    backend, device
+        As for `cosine_stats`, but one device.
 
     Returns
     -------
@@ -260,9 +271,10 @@ def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision
     Raises
     ------
     InvalidInputError
-        An input cannot be measured, has a row without direction, or the widths differ.
+        An input cannot be measured, has a row without direction, or the widths differ; or the two lie on different
+        devices and none is named.
     BackendUnavailableError
-        The library behind the backend is missing.
+        The library behind the backend, or the device, is missing.
 
     Notes
     -----
@@ -272,11 +284,12 @@ def cosine_similarity(x: Any, y: Any = None, *, backend: str = "auto", precision
     left = as_matrix(x, min_rows=1)
     right = left if y is None else as_matrix(y, name="y", min_rows=1)
     check_same_width(left, right)
-    which = choose(backend, on_accelerator=left.on_accelerator or right.on_accelerator)
-    places = [str(matrix.device) if matrix.on_accelerator else "cpu" for matrix in (left, right)]
-    if places[0] != places[1]:
-        msg = f"x and y must be on one device; got {places[0]} and {places[1]}"
+    places = [str(matrix.device or "cpu") for matrix in (left, right)]
+    if device is None and places[0] != places[1]:
+        msg = f"x and y must be on one device, or device must say where to go; got {places[0]} and {places[1]}"
         raise InvalidInputError(msg)
+    left, which = place(left, backend, device, several=False)
+    right = left if y is None else right.placed(left.places)
     dtype = "float64" if which is Backend.REFERENCE else precision
     a = unit_rows(left, which, dtype, "raise")
     b = a if y is None else unit_rows(right, which, dtype, "raise")
@@ -288,7 +301,7 @@ def _matrix(a: Rows, b: Rows) -> Any:
     memory.product(a.dtype, 2.0 * a.n * b.n * a.matrix.longest_row)
     if a is b:
         whole = Whole(memory.zeros((a.n, a.n), a.dtype, a.device), -1.0, 1.0)
-        sweep(Tiles(a, "gram"), [whole], size=_TILE_OF_MATRIX)
+        sweep(Tiles(a, "gram"), [whole], size=None if a.matrix.on_accelerator else _TILE_OF_MATRIX)
         return whole.out
     kernel = load("sparse_gram" if a.sparse and b.sparse else "gram", a.backend)
     out = memory.zeros((a.n, b.n), a.dtype, a.device)
@@ -309,13 +322,12 @@ def _dense(rows: Rows, start: int, stop: int, *, keep: bool) -> Any:
 
 
 def _as_given(matrix: Matrix, out: Any) -> Any:
-    """NumPy in, NumPy out; torch in, torch out."""
-    is_array = isinstance(out, np.ndarray)
-    if matrix.kind == "torch" and is_array:
-        import torch
+    """NumPy in, NumPy out; torch in, torch out, on the same device."""
+    if matrix.kind != "torch":
+        return out if isinstance(out, np.ndarray) else out.cpu().numpy()
+    import torch
 
-        return torch.from_numpy(out)
-    return out if is_array or matrix.kind == "torch" else out.numpy()
+    return torch.as_tensor(out, device=matrix.data.device)
 
 
 def check_threads(threads: int | None) -> None:

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from geomkit.arrays import Matrix, as_matrix, check_choice, name_rows
 from geomkit.batches import Pair
+from geomkit.devices import Device, named, place
 from geomkit.errors import InvalidInputError
 from geomkit.gather import gather
 from geomkit.influence import influences
-from geomkit.kernels import Backend, choose
-from geomkit.scatter import PairSums
+from geomkit.kernels import Backend
+from geomkit.scatter import PairSums, Scatter
 from geomkit.stats.cosine import check_threads
 from geomkit.threads import processors
 from geomkit.wide import across
@@ -87,13 +88,15 @@ class MomentsAccumulator:
 
     Parameters
     ----------
-    backend, on_invalid, threads
+    backend, device, on_invalid, threads
         As for `moments`.
 
     Raises
     ------
     InvalidInputError
         An argument is not one of its choices.
+    BackendUnavailableError
+        The device is missing.
 
     Notes
     -----
@@ -102,11 +105,20 @@ class MomentsAccumulator:
     are refused: see `moments`.
     """
 
-    def __init__(self, *, backend: str = "auto", on_invalid: str = "raise", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        backend: str = "auto",
+        device: Device = None,
+        on_invalid: str = "raise",
+        threads: int | None = None,
+    ) -> None:
         check_choice(on_invalid, "on_invalid", ("raise", "drop"))
-        choose(backend, on_accelerator=False)
         check_threads(threads)
+        # Refused before there are rows.
+        place(as_matrix(np.empty((1, 1)), min_rows=1), backend, device, several=False)
         self._asked, self._on_invalid, self._threads = backend, on_invalid, threads
+        self._places = named(device)
         self._pair: Pair | None = None
         self._seen = 0
 
@@ -147,7 +159,7 @@ class MomentsAccumulator:
                 f"pass all rows at once to moments(x), which needs no such products"
             )
             raise InvalidInputError(msg)
-        backend = choose(self._asked, on_accelerator=matrix.on_accelerator)
+        matrix, backend = place(matrix, self._asked, self._places or None)
         device = matrix.device if matrix.on_accelerator else None
         pair = self._pair or Pair.empty(matrix.d, backend, device)
         _check_same(matrix, pair, backend, device)
@@ -176,15 +188,20 @@ class MomentsAccumulator:
         if theirs is None:
             return self
         if self._pair is None:
-            backend = theirs.plain.backend if self._asked == "auto" else Backend(self._asked)
-            device = theirs.plain.device if backend is theirs.plain.backend else None
-            self._pair = Pair.empty(theirs.d, backend, device)
+            self._pair = Pair.empty(theirs.d, *self._home(theirs.plain))
         if self._pair.d != theirs.d:
             msg = f"other has rows of {theirs.d} columns; it must have {self._pair.d}"
             raise InvalidInputError(msg)
         self._pair.merge(theirs)
         self._seen += other._seen
         return self
+
+    def _home(self, theirs: Scatter) -> tuple[Backend, Any]:
+        """Backend and device of the first rows, which come from another scatter."""
+        if not self._places and self._asked in {"auto", theirs.backend.value}:
+            return theirs.backend, theirs.device
+        mine, backend = place(as_matrix(np.empty((1, 1)), min_rows=1), self._asked, self._places or None)
+        return backend, mine.device if mine.on_accelerator else None
 
     def result(self) -> Moments:
         """Moments of all rows so far. The accumulator can go on.
@@ -204,6 +221,7 @@ def moments(
     x: Any,
     *,
     backend: str = "auto",
+    device: Device = None,
     on_invalid: str = "raise",
     variance_se: bool = False,
     threads: int | None = None,
@@ -216,7 +234,10 @@ def moments(
         float16, bfloat16, float32, float64 or integers; dense or scipy sparse. n >= 2, finite, no zero row. Read where
         it lies, block by block.
     backend : {"auto", "cpu", "torch", "reference"}
-        ``"auto"`` is torch for a tensor on an accelerator and the CPU kernels otherwise.
+        ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise.
+    device : str or torch.device, optional
+        Where work happens, such as ``"cuda"``, ``"cuda:1"`` or ``"cpu"``: where the data lies unless given. One alone;
+        for several fill a `MomentsAccumulator` on each and merge them.
     on_invalid : {"raise", "drop"}
         What to do with rows that are not finite or zero.
     variance_se : bool
@@ -235,7 +256,7 @@ def moments(
     InvalidInputError
         `x` cannot be measured, or an argument is not one of its choices.
     BackendUnavailableError
-        The library behind the backend is missing.
+        The library behind the backend, or the device, is missing.
 
     See Also
     --------
@@ -258,7 +279,7 @@ def moments(
     check_choice(on_invalid, "on_invalid", ("raise", "drop"))
     check_threads(threads)
     matrix = as_matrix(x)
-    which = choose(backend, on_accelerator=matrix.on_accelerator)
+    matrix, which = place(matrix, backend, device, several=False)
     if matrix.n < matrix.d or matrix.d > WIDEST:
         wide = across(matrix, which, threads or processors(), on_invalid, by_row=variance_se)
         return _moments(wide.sums, wide.shares, which, wide.side, wide.n_dropped)

@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import as_matrix, check_choice
+from geomkit.devices import Device
 from geomkit.errors import InvalidInputError
 from geomkit.exact import exact_scores
 from geomkit.kernels import load, module
-from geomkit.pairs import Tiles, sweep
+from geomkit.pairs import sweep
 from geomkit.reducers import Nearest
-from geomkit.scores import Scores, cosine_scores, euclidean_scores, product_scores
+from geomkit.scores import COARSE, Scores, cosine_scores, euclidean_scores, product_scores
 from geomkit.stats.cosine import prepare
 from geomkit.threads import ieee, processors
+from geomkit.tiles import Tiles
 
 __all__ = ["METRICS", "Neighbors", "neighbors"]
 
@@ -67,6 +69,7 @@ def neighbors(
     metric: str = "cosine",
     precision: str = "float32",
     backend: str = "auto",
+    device: Device = None,
     on_invalid: str = "raise",
     threads: int | None = None,
 ) -> Neighbors:
@@ -82,7 +85,7 @@ def neighbors(
         ``"dot"`` finds the largest inner products.
     precision : {"float32", "bfloat16", "float64"}
         Of the screening. It decides speed, not the answer.
-    backend, on_invalid, threads
+    backend, device, on_invalid, threads
         As for `cosine_stats`.
 
     Returns
@@ -93,20 +96,20 @@ def neighbors(
     ------
     InvalidInputError
         `x` cannot be measured, `k` is out of range, or an argument is not one of its choices.
-    BackendUnavailableError
-        The library behind the backend is missing.
+    BackendUnavailableError, DeviceMemoryError
+        As for `cosine_stats`.
 
     Notes
     -----
     O(n² d) time, half of it saved by reading each tile of pairs for its rows and for its columns; memory beyond the
-    input: the prepared rows up to 256 MiB, 8 bytes for each of about 2.5k candidates a row and thread, and a few MiB a
-    thread. Each row's candidates are settled in float64; a row is certified when its k-th best is better than
-    anything that was left out can be, by the error bound of the products. Others are redone against all rows.
+    input: as for `cosine_stats`, and 8 bytes for each of about 2.5k candidates a row and thread. Each row's candidates
+    are settled in float64; a row is certified when its k-th best is better than anything that was left out can be, by
+    the error bound of the products. Others are redone against all rows.
     """
     check_choice(metric, "metric", tuple(METRICS))
     matrix = as_matrix(x)
     check_k(k, matrix.n)
-    scores = prepare(matrix, backend, precision, on_invalid, threads, METRICS[metric])
+    scores = prepare(matrix, backend, precision, on_invalid, threads, METRICS[metric], device=device)
     check_k(k, scores.n)
     nearest = candidates_of(scores, k)
     sweep(Tiles(scores, "gram"), [nearest], threads=threads)
@@ -123,9 +126,10 @@ def check_k(k: int, n: int) -> None:
 def candidates_of(scores: Scores, k: int) -> Nearest:
     """Return an empty reducer that keeps enough candidates to settle nearly every row."""
     # What lies between the k-th best and the last kept must exceed the error bound of the products.
-    keep = k + k // 4 + 4 if scores.precision == "bfloat16" else k + k // 8 + 2
+    keep = k + k // 4 + 4 if scores.precision in COARSE else k + k // 8 + 2
     keep = min(keep, scores.n - 1)
-    return Nearest(scores.backend, scores.n, keep, scores.dtype, scores.device)
+    entries = module(scores.backend).entries(scores.dtype)
+    return Nearest(scores.backend, scores.n, keep, entries, scores.device)
 
 
 def settle(scores: Scores, nearest: Nearest, k: int, metric: str, *, threads: int | None = None) -> Neighbors:
@@ -143,7 +147,7 @@ def settle(scores: Scores, nearest: Nearest, k: int, metric: str, *, threads: in
     missed = beaten + share * np.abs(beaten) + errors + scores.slack
     certain = complete | (missed < top[:, -1] - scores.origin)
     unsure = np.flatnonzero(~certain)
-    if scores.precision == "bfloat16" and 2 * len(unsure) > n:
+    if scores.precision in COARSE and 2 * len(unsure) > n:
         # Half of all pairs in one sweep are fewer than more than half of the rows with all others.
         again = _in_float32(scores, workers)
         nearest = candidates_of(again, k)
@@ -185,7 +189,7 @@ def _redo(
 
     `reached` is the k-th best score of each so far, which the true one can only exceed.
     """
-    if scores.precision == "bfloat16":
+    if scores.precision in COARSE:
         scores = _in_float32(scores, threads)
     top, numbers = np.empty((len(rows), k)), np.empty((len(rows), k), np.int64)
     least = reached - scores.origin - scores.errors[rows] - 2 * scores.slack
@@ -215,8 +219,9 @@ def _at_least(scores: Scores, rows: NDArray[np.int64], least: NDArray[np.float64
         with ieee():
             kernel(left, scores.right(start, stop), tile)
         # A threshold is rounded down to the dtype of the entries.
-        entries = memory.to_numpy(tile)
-        at, other = np.nonzero(entries >= np.nextafter(least.astype(entries.dtype), -np.inf)[:, None])
+        limits = np.nextafter(least.astype(scores.dtype), -np.inf)[:, None]
+        reached = tile >= memory.as_working(limits, scores.dtype, scores.device)
+        at, other = np.nonzero(reached) if isinstance(reached, np.ndarray) else memory.to_numpy(reached.nonzero().T)
         apart = other + start != rows[at]
         found.append(np.stack([at[apart], other[apart] + start]))
     at, other = np.concatenate(found, axis=1)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from geomkit import nulls
+from geomkit.devices import Device
 from geomkit.errors import InvalidInputError
 from geomkit.stats.cosine import CosineStats, cosine_stats
 
@@ -67,6 +68,7 @@ def orthogonality(
     *,
     eps: float = 0.1,
     backend: str = "auto",
+    device: Device = None,
     precision: str = "float32",
     on_invalid: str = "raise",
     threads: int | None = None,
@@ -75,7 +77,7 @@ def orthogonality(
 
     Parameters
     ----------
-    x, backend, precision, on_invalid, threads
+    x, backend, device, precision, on_invalid, threads
         As for `cosine_stats`.
     eps : float
         Pairs with ``|cosine| <= eps`` count as nearly orthogonal; in [0, 1].
@@ -88,15 +90,15 @@ def orthogonality(
     ------
     InvalidInputError
         As for `cosine_stats`, or `eps` is not in [0, 1].
-    BackendUnavailableError
-        The library behind the backend is missing.
+    BackendUnavailableError, DeviceMemoryError
+        As for `cosine_stats`.
 
     Notes
     -----
     One sweep, as for `cosine_stats`. On the sphere any two pairs are independent, so that the null variances are exact.
     """
     check_eps(eps)
-    found = cosine_stats(x, backend=backend, precision=precision, on_invalid=on_invalid, threads=threads)
+    found = cosine_stats(x, backend=backend, device=device, precision=precision, on_invalid=on_invalid, threads=threads)
     return orthogonality_of(found, eps)
 
 

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.arrays import as_matrix
-from geomkit.pairs import Tiles, sweep
+from geomkit.devices import Device
+from geomkit.pairs import sweep
 from geomkit.reducers import Tally
 from geomkit.scores import Scores, euclidean_scores
 from geomkit.stats.cosine import prepare
 from geomkit.stats.distribution import Distribution
+from geomkit.tiles import Tiles
 
 __all__ = ["SquaredDistanceStats", "squared_distance_stats"]
 
@@ -69,6 +71,7 @@ def squared_distance_stats(
     x: Any,
     *,
     backend: str = "auto",
+    device: Device = None,
     precision: str = "float32",
     on_invalid: str = "raise",
     threads: int | None = None,
@@ -77,7 +80,7 @@ def squared_distance_stats(
 
     Parameters
     ----------
-    x, backend, precision, on_invalid, threads
+    x, backend, device, precision, on_invalid, threads
         As for `cosine_stats`, but zero rows are welcome.
 
     Returns
@@ -88,15 +91,15 @@ def squared_distance_stats(
     ------
     InvalidInputError
         `x` cannot be measured, or an argument is not one of its choices.
-    BackendUnavailableError
-        The library behind the backend is missing.
+    BackendUnavailableError, DeviceMemoryError
+        As for `cosine_stats`.
 
     Notes
     -----
     O(n² d) time, through one product of the rows less their mean, which a far-away origin costs no digits. Counters are
     finest near the mean squared distance.
     """
-    scores = prepare(as_matrix(x), backend, precision, on_invalid, threads, euclidean_scores)
+    scores = prepare(as_matrix(x), backend, precision, on_invalid, threads, euclidean_scores, device=device)
     return distances_of(scores, threads=threads)
 
 

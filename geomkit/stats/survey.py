@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import as_matrix
+from geomkit.devices import Device
 from geomkit.errors import InvalidInputError
 from geomkit.exact import exact_scores
-from geomkit.pairs import PairReducer, Tiles, sweep
+from geomkit.pairs import sweep
 from geomkit.reducers import Above, RowExtremes
 from geomkit.scores import Scores, cosine_scores
 from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
 from geomkit.stats.neighbors import Neighbors, candidates_of, check_k, settle
 from geomkit.threads import processors
+from geomkit.tiles import PairReducer, Tiles
 
 __all__ = ["Survey", "survey"]
 
@@ -58,6 +60,7 @@ def survey(
     duplicates: float = 1e-6,
     precision: str = "float32",
     backend: str = "auto",
+    device: Device = None,
     on_invalid: str = "raise",
     threads: int | None = None,
 ) -> Survey:
@@ -71,7 +74,7 @@ def survey(
         Neighbours of each row; 1 <= k <= n - 1.
     duplicates : float
         Pairs whose cosine is at least 1 less this are duplicates; in [0, 1].
-    precision, backend, on_invalid, threads
+    precision, backend, device, on_invalid, threads
         As for `cosine_stats`.
 
     Returns
@@ -82,8 +85,8 @@ def survey(
     ------
     InvalidInputError
         `x` cannot be measured, an argument is not one of its choices, or there are more than 2²⁴ pairs of duplicates.
-    BackendUnavailableError
-        The library behind the backend is missing.
+    BackendUnavailableError, DeviceMemoryError
+        As for `cosine_stats`.
 
     Notes
     -----
@@ -96,7 +99,7 @@ def survey(
         raise InvalidInputError(msg)
     matrix = as_matrix(x)
     check_k(k, matrix.n)
-    scores = prepare(matrix, backend, precision, on_invalid, threads, cosine_scores)
+    scores = prepare(matrix, backend, precision, on_invalid, threads, cosine_scores, device=device)
     check_k(k, scores.n)
     tally, extremes = cosine_tally(scores), RowExtremes(scores.backend, scores.n, scores.device)
     nearest = candidates_of(scores, k)

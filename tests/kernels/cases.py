@@ -16,7 +16,7 @@ from geomkit.arrays import as_matrix
 from geomkit.kernels import KERNELS, Backend
 from tests.bounds import gamma, power_error, unit
 from tests.kernels import score_cases
-from tests.kernels.case import Case, quantised
+from tests.kernels.case import Case, quantised, rounded
 
 ORDERS = (0.5, 1.0, 2.0, 3.0, 1.5, 0.04, 0.3, 7.3, math.inf)
 
@@ -190,7 +190,7 @@ def _tiles(rng: np.random.Generator, dim: int) -> list[tuple[str, bool, tuple[in
 def _tally(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]:
     def of(label: str, diagonal: bool, shape: tuple[int, int], centre: float) -> Case:
         # Multiples of 2^-10, so that tile, centre and difference are exact in both precisions, and so are the counts.
-        tile = rng.integers(-1024, 1025, shape) / 1024
+        tile = rounded(rng.integers(-1024, 1025, shape) / 1024, dtype)
         seen = np.triu(np.ones(shape, bool), 1) if diagonal else np.ones(shape, bool)
         powers = np.array([np.sum(np.abs(tile - centre)[seen] ** k) for k in (1, 2, 3, 4)])
 

@@ -7,12 +7,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from geomkit.kernels import Backend
+from geomkit.kernels import Backend, module
 from geomkit.reducers import Nearest
 from tests.bounds import gamma, unit
-from tests.kernels.case import NONE, Case, quantised, rounded, working
+from tests.kernels.case import NONE, Case, as_tile, quantised, rounded
 
 OFFSET = 0.75
+
+SPLIT = {"bfloat16", "float16"}
+"""Dtypes in which a lift has two pieces."""
 
 
 def _unit_sums(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]:
@@ -32,7 +35,7 @@ def _unit_sums(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]:
 
 
 def _residual_rows(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]:
-    x = quantised(rng, (7, dim), "float32" if dtype == "bfloat16" else dtype)
+    x = quantised(rng, (7, dim), "float32" if dtype in SPLIT else dtype)
     x[3] = 0
     divisors, mean = rng.uniform(0.5, 4, 7), rng.standard_normal(dim)
 
@@ -41,7 +44,7 @@ def _residual_rows(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]
 
         def factor(height: int) -> Callable[[str], np.ndarray]:
             pieces = 2 if form else 0
-            return lambda kind: np.full((height, dim + (2 * pieces if kind == "bfloat16" else pieces)), 9.0)
+            return lambda kind: np.full((height, dim + (2 * pieces if kind in SPLIT else pieces)), 9.0)
 
         def reading(found: dict[str, Any]) -> dict[str, Any]:
             lengths, slips, lifts = found.pop("returned")
@@ -66,7 +69,10 @@ def _residual_rows(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]
             lift = lift + 2 * gamma(1, accumulate) * (np.abs(want["lifts"]) + OFFSET + lift)
             u = unit(kind)
             # Of two pieces, the second is what rounding took from the first, rounded.
-            column = (u * u if kind == "bfloat16" else u) * (np.abs(want["lifts"]) + lift) + lift
+            column = (u * u if kind in SPLIT else u) * (np.abs(want["lifts"]) + lift) + lift
+            if kind == "float16":
+                # Half the distance of its least numbers.
+                column = column + 2.0**-25
             entries = u * np.abs(x / divisors[:, None] - (mean if form else 0)) + (1 + u) * row
             out: dict[str, Any] = {"lengths": off + summing * longer, "slips": u * longer, "lifts": lift}
             for side in ("left", "right"):
@@ -87,10 +93,11 @@ def _residual_rows(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]
     return [of(0, (7, 7)), *(of(form, heights) for form in (1, 2) for heights in ((7, 7), (7, 0), (0, 7)))]
 
 
-def some_bfloat16(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Finite bfloat16 values of every magnitude, half of them from a few that recur."""
-    patterns = rng.integers(0, 0x7F80, shape) | (rng.integers(0, 2, shape) << 15)
-    few = np.array([0x0000, 0x8000, 0x3F80, 0xBF80, 0x0001, 0x8001, 0x7F7F, 0xFF7F])
+def some_bfloat16(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "bfloat16") -> np.ndarray:
+    """Finite bfloat16 values of every magnitude that the dtype has, half of them from a few that recur."""
+    least, most = (0x3880, 0x4780) if dtype == "float16" else (0, 0x7F80)
+    patterns = rng.integers(least, most, shape) | (rng.integers(0, 2, shape) << 15)
+    few = np.array([0x0000, 0x8000, 0x3F80, 0xBF80, least + 1, 0x8001 + least, most - 1, 0x7FFF + most])
     patterns = np.where(rng.random(shape) < 0.5, few[rng.integers(0, 8, shape)], patterns)
     return patterns.astype(np.uint16).view(ml_dtypes.bfloat16).astype(np.float64)
 
@@ -102,7 +109,9 @@ def tiles(dim: int) -> list[tuple[str, bool, tuple[int, int]]]:
 def _count(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]:
     def of(label: str, diagonal: bool, shape: tuple[int, int]) -> Case:
         outputs = {"counts": np.zeros((4, 65536), np.int64)}
-        return Case("count", (some_bfloat16(rng, shape), diagonal), outputs, lambda *_: {"counts": 0}, label=label)
+        return Case(
+            "count", (some_bfloat16(rng, shape, dtype), diagonal), outputs, lambda *_: {"counts": 0}, label=label
+        )
 
     return [of(*tile) for tile in tiles(dim)]
 
@@ -142,12 +151,12 @@ def _above(rng: np.random.Generator, dim: int, dtype: str) -> list[Case]:
     return [of(*tile, threshold) for tile in tiles(dim) for threshold in thresholds]
 
 
-def distinct_symmetric(rng: np.random.Generator, n: int) -> np.ndarray:
-    """A symmetric matrix with distinct bfloat16 values of both signs above its diagonal."""
-    patterns = np.arange(0x3580, 0x4980)
+def distinct_symmetric(rng: np.random.Generator, n: int, dtype: str = "bfloat16") -> np.ndarray:
+    """A symmetric matrix with distinct bfloat16 values of both signs above its diagonal, which the dtype has too."""
+    patterns = np.arange(0x3880, 0x4700) if dtype == "float16" else np.arange(0x3580, 0x4980)
     signed = np.concatenate([patterns, patterns | 0x8000]).astype(np.uint16)
     values = rng.permutation(signed)[: n * (n - 1) // 2].view(ml_dtypes.bfloat16).astype(np.float64)
-    out = np.full((n, n), 2.0**30)
+    out = np.full((n, n), 2.0**15 if dtype == "float16" else 2.0**30)
     out[np.triu_indices(n, 1)] = values
     return np.where(np.tri(n, k=-1, dtype=bool), out.T, out)
 
@@ -162,10 +171,10 @@ class Screening:
     label: str = "screening"
 
     def run(self, backend: Backend, dtype: str) -> dict[str, np.ndarray]:
-        nearest = Nearest(backend, len(self.matrix), self.keep, dtype)
+        nearest = Nearest(backend, len(self.matrix), self.keep, module(backend).entries(dtype))
         first, second = slice(0, self.cut), slice(self.cut, len(self.matrix))
         for i, j in ((first, second), (first, first), (second, second)):
-            nearest.update(working(backend, self.matrix[i, j], dtype), i, j)
+            nearest.update(as_tile(backend, self.matrix[i, j], dtype), i, j)
         values, ids, _ = nearest.candidates()
         values = np.where(ids < 0, -np.inf, values)
         best = np.argsort(-values, axis=1, kind="stable")[:, : self.keep]
@@ -177,7 +186,7 @@ class Screening:
 
 
 def _screen(rng: np.random.Generator, dim: int, dtype: str) -> list[Screening]:
-    matrix = distinct_symmetric(rng, dim + 7)
+    matrix = distinct_symmetric(rng, dim + 7, dtype)
     return [Screening(matrix, cut, keep) for cut in (dim, 7) for keep in sorted({1, 3, dim + 6})]
 
 

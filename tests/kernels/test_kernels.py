@@ -8,6 +8,7 @@ import scipy.sparse
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.kernels import BACKENDS, KERNELS, Backend, choose, load, module
 from tests.bounds import assert_within, gamma, unit
+from tests.kernels.case import DEVICE, as_tile, fused
 from tests.kernels.cases import CASES, GRID, ORDERS, layouts, power_mean_error
 
 DIMS = [1, 2, 31, 32, 33, 257]
@@ -20,7 +21,7 @@ BOTH = ["float32", "float64"]
 
 def accumulator(kernel, backend, dtype):
     # 16-bit products are added up in float32.
-    return KERNELS[kernel][backend].accumulate or ("float32" if dtype == "bfloat16" else dtype)
+    return KERNELS[kernel][backend].accumulate or ("float32" if dtype in {"bfloat16", "float16"} else dtype)
 
 
 def outcomes(kernel, backend, dtype, dim):
@@ -31,6 +32,11 @@ def outcomes(kernel, backend, dtype, dim):
         got = case.run(backend, dtype)
         bounds = case.bounds(want, dtype, accumulator(kernel, backend, dtype))
         assert set(got) == set(want) == set(bounds), case.label
+        if "counts" in want and fused(kernel, backend):
+            # A sum of products is never minus zero.
+            for counts in (got["counts"], want["counts"]):
+                counts[0] += counts[0x8000]
+                counts[0x8000] = 0
         for name in want:
             yield got[name], want[name], np.broadcast_to(bounds[name], want[name].shape)
 
@@ -84,15 +90,18 @@ def test_tally_of_a_single_row_sees_no_pair(backend, dtype):
     assert memory.to_numpy(extremes).tolist() == [math.inf, -math.inf]
 
 
-@pytest.mark.parametrize("dtype", BOTH)
-@pytest.mark.parametrize("backend", list(Backend))
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [(backend, dtype) for backend in Backend for dtype in BOTH if (backend, dtype) != (Backend.TRITON, "float64")],
+)
 def test_tally_rounds_ties_away_from_zero_and_keeps_signs_apart(backend, dtype):
     memory = module(backend)
     # 1 + 2^-8 lies half-way between two bfloat16 values; just below it rounds down.
     values = np.array([[1.0, 1 + 2.0**-8, 1 + 2.0**-8 - 2.0**-20, -1.0, -1 - 2.0**-8, 0.0, 2.0**-140]])
-    counts, sums = memory.zeros((4, 65536), memory.COUNTER), memory.zeros((4,), "float64")
-    extremes = memory.zeros((2,), "float64")
-    load("tally", backend)(memory.as_working(values, dtype), False, 0.0, counts, sums, extremes)
+    place = {"device": DEVICE} if backend.on_device else {}
+    counts, sums = memory.zeros((4, 65536), memory.COUNTER, **place), memory.zeros((4,), "float64", **place)
+    extremes = memory.zeros((2,), "float64", **place)
+    load("tally", backend)(as_tile(backend, values, dtype), False, 0.0, counts, sums, extremes)
     found = memory.to_numpy(counts).sum(axis=0)
     seen = {int(at): int(found[at]) for at in np.flatnonzero(found)}
     assert seen == {0x0000: 2, 0x3F80: 2, 0x3F81: 1, 0xBF80: 1, 0xBF81: 1}
@@ -230,5 +239,5 @@ def test_choose():
         choose("gpu", on_accelerator=False)
     with pytest.raises(InvalidInputError, match=r"backend must be 'auto' or one of .*; got \['cpu'\]"):
         choose(["cpu"], on_accelerator=False)
-    with pytest.raises(InvalidInputError, match="backend 'cpu' cannot read a tensor on an accelerator"):
+    with pytest.raises(InvalidInputError, match="backend 'cpu' cannot work on an accelerator"):
         choose("cpu", on_accelerator=True)

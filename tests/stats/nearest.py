@@ -1,10 +1,13 @@
 """Nearest neighbours by brute force in extended precision, and what an answer must have in common with them."""
 
 import numpy as np
+import torch
 
-from geomkit.kernels import Backend
+from geomkit.kernels import Backend, load, triton_nearest
+from geomkit.kernels import module as backend_of
 from geomkit.reducers import Nearest
 from geomkit.stats import neighbors as module
+from tests.kernels.case import read
 from tests.stats.oracle import data
 
 METRICS = ["cosine", "euclidean", "dot"]
@@ -43,6 +46,21 @@ def scores_of(x, metric):
         return full, -unit * full
     lengths = np.sqrt(np.square(x).sum(axis=1))
     return (x[:, None] * x[None]).sum(axis=2), unit * lengths[:, None] * lengths
+
+
+def entries_of(scores):
+    """What a tile of all pairs would hold, in float64."""
+    left, right = scores.left(0, scores.n), scores.right(0, scores.n)
+    if scores.backend is Backend.TRITON:
+        # What its kernels do in registers; TF32 may cut off the last 13 of 23 bits.
+        left, right = left.to(torch.float32), right.to(torch.float32)
+        if scores.precision == "tf32":
+            left, right = ((side.view(torch.int32) & ~0x1FFF).view(torch.float32) for side in (left, right))
+        out = left @ right.T
+        return read(scores.backend, out.to(torch.bfloat16) if scores.rounded else out).astype(np.float64)
+    out = backend_of(scores.backend).zeros((scores.n, scores.n), scores.dtype, scores.device)
+    load("sparse_gram" if scores.sparse else "gram", scores.backend)(left, right, out)
+    return read(scores.backend, out).astype(np.float64)
 
 
 def assert_nearest(found, x, metric):
@@ -95,6 +113,8 @@ def keep_fewer(monkeypatch):
 
     def candidates(scores, k):
         keep = k if scores.backend is Backend.CPU else -(-k // 2)
-        return Nearest(scores.backend, scores.n, keep, scores.dtype, scores.device)
+        entries = backend_of(scores.backend).entries(scores.dtype)
+        return Nearest(scores.backend, scores.n, keep, entries, scores.device)
 
     monkeypatch.setattr(module, "candidates_of", candidates)
+    monkeypatch.setattr(triton_nearest, "LEAST_PLACES", 1)

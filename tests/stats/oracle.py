@@ -5,7 +5,9 @@ import numpy as np
 from geomkit.kernels import Backend, cpu_product
 from tests.bounds import gamma, unit
 
-BACKENDS = [backend.value for backend in Backend]
+BACKENDS = [backend.value for backend in Backend if backend is not Backend.TRITON]
+"""Backends that have everything; Triton has kernels for the products of scores alone."""
+
 PRECISIONS = ["float32", "float64"]
 GRID = [(backend, precision) for backend in BACKENDS for precision in PRECISIONS]
 
@@ -14,11 +16,15 @@ SCREENS = [
     ("torch", "bfloat16", ""),
     ("cpu", "bfloat16", ""),
     ("cpu", "bfloat16", "torch"),
+    *(("triton", precision, "") for precision in ("bfloat16", "float16", "tf32", "float32")),
 ]
 """What products of scores run in, and the product of bfloat16 that is forced on the CPU backend."""
 
 SCREENED = [each for each in SCREENS if each[:2] != ("reference", "float32")]
 """The same without what runs in float64 all the same."""
+
+SETTLED = [each for each in SCREENED if each[:2] not in {("triton", "tf32"), ("triton", "float32")}]
+"""The same without what takes the interpreter long and has nothing of its own after screening."""
 
 SUMS = 768 + 8
 """Longest run of a tally in the dtype of its tile, with what is added to it."""
@@ -38,6 +44,8 @@ def summed(found):
     """Dtype in which the power sums of a result were added up: bfloat16 tiles are counted, and the counts added up."""
     if found.precision == "bfloat16":
         return "float32" if found.product.endswith("in float32") else "float64"
+    if found.precision in {"float16", "tf32"}:
+        return "float32"
     return found.precision
 
 

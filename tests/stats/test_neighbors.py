@@ -9,26 +9,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomkit import pairs
+from geomkit import tiles
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
-from geomkit.pairs import Tiles
+from geomkit.scores import COARSE
 from geomkit.stats import neighbors as module
 from geomkit.stats.neighbors import neighbors
 from tests.bounds import assert_within
-from tests.kernels.case import read
 from tests.stats.nearest import (
     METRICS,
     NAMES,
     assert_equal_rows_come_by_number,
     assert_nearest,
+    entries_of,
     keep_fewer,
     rows_of,
     same,
     scores_of,
 )
-from tests.stats.oracle import BACKENDS, SCREENED, data, force, ran
+from tests.stats.oracle import BACKENDS, SCREENED, SETTLED, data, force, ran
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -37,10 +37,14 @@ SHAPE = (130, 20)
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("backend", "precision", "product"), SCREENED)
+@pytest.mark.parametrize(("backend", "precision", "product"), SETTLED)
 def test_matches_brute_force(monkeypatch, backend, precision, product, metric, name):
     force(monkeypatch, product)
     x = rows_of(name, *SHAPE)
+    if (precision, metric, name) == ("float16", "dot", "translated"):
+        with pytest.raises(InvalidInputError, match="too far from the origin for its inner products in float16"):
+            neighbors(x, 7, metric=metric, backend=backend, precision=precision)
+        return
     found = neighbors(x, 7, metric=metric, backend=backend, precision=precision)
     assert (found.n, found.d, found.k, found.metric) == (*SHAPE, 7, metric)
     assert (found.backend, found.precision) == (backend, ran(backend, precision))
@@ -65,7 +69,7 @@ def test_any_number_of_neighbours(monkeypatch, precision, product, metric):
 @pytest.mark.parametrize("n", [2, 3, 15, 16, 17, 31, 32, 33, 49])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sizes_around_those_of_tiles(monkeypatch, backend, n):
-    monkeypatch.setattr(pairs, "TILE", 16)
+    monkeypatch.setattr(tiles, "TILE", 16)
     for metric, precision in itertools.product(METRICS, ("float32", "bfloat16")):
         x = rows_of("clustered", n, 6)
         found = neighbors(x, min(4, n - 1), metric=metric, backend=backend, precision=precision)
@@ -80,7 +84,7 @@ def test_nothing_is_redone_where_all_others_are_kept():
 
 @pytest.mark.parametrize("name", ["gaussian", "clustered", "duplicated", "identical"])
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("backend", "precision"), [each[:2] for each in SCREENED if each[1] != "bfloat16"])
+@pytest.mark.parametrize(("backend", "precision"), [each[:2] for each in SCREENED if each[1] not in COARSE])
 def test_sparse_rows_match_brute_force(monkeypatch, backend, precision, metric, name):
     x = rows_of(name, *SHAPE)
     # Equal rows stay equal.
@@ -267,15 +271,14 @@ def test_printing_and_dict_show_every_scalar():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("backend", "precision", "product"), SCREENED)
+@pytest.mark.parametrize(("backend", "precision", "product"), SETTLED)
 def test_the_error_bound_is_that_of_screened_scores(monkeypatch, backend, precision, product, metric):
     force(monkeypatch, product)
     x = data("clustered", *SHAPE) * np.float32(3)
     found = neighbors(x, 3, metric=metric, backend=backend, precision=precision)
     scores = module.prepare(as_matrix(x), backend, precision, "raise", 1, module.METRICS[metric])
-    tile = Tiles(scores, "gram").worker(SHAPE[0])(slice(0, SHAPE[0]), slice(0, SHAPE[0]))
     full, _ = scores_of(x, metric)
-    entries = (read(Backend(backend), tile).astype(np.float64) + scores.origin) * scores.unit
+    entries = (entries_of(scores) + scores.origin) * scores.unit
     true = full / 2 if metric == "euclidean" else full
     off, rounding = np.abs(entries - true), 2.0**-8 * scores.rounded * np.abs(entries - scores.origin * scores.unit)
     apart = ~np.eye(SHAPE[0], dtype=bool)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from geomkit import exact, pairs
+from geomkit import exact, tiles
 from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
 from geomkit.kernels import cpu_product
-from geomkit.pairs import Tiles
 from geomkit.stats import neighbors as module
 from geomkit.stats.neighbors import candidates_of, neighbors, settle
+from geomkit.tiles import Tiles
 from tests.precision import STRICT, permissions
 from tests.stats.nearest import METRICS, assert_nearest, keep_fewer, rows_of, same
-from tests.stats.oracle import SCREENED, force
+from tests.stats.oracle import SETTLED, force
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -42,7 +42,7 @@ def test_answers_are_the_same_to_the_bit_whatever_they_are_screened_with(monkeyp
     for precision, product, threads, size in ways:
         with monkeypatch.context() as context:
             force(context, product)
-            context.setattr(pairs, "TILE", size)
+            context.setattr(tiles, "TILE", size)
             assert same(neighbors(x, k, metric=metric, backend=backend, precision=precision, threads=threads), want)
     for target, value in (
         ((preparing, "RESIDENT_BYTES"), 0),
@@ -59,7 +59,7 @@ def test_answers_are_the_same_to_the_bit_whatever_they_are_screened_with(monkeyp
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("backend", "precision", "product"), SCREENED)
+@pytest.mark.parametrize(("backend", "precision", "product"), SETTLED)
 def test_rows_that_screening_cannot_settle_are_redone(monkeypatch, backend, precision, product, metric):
     force(monkeypatch, product)
     how = {"metric": metric, "backend": backend, "precision": precision}
@@ -110,7 +110,7 @@ def test_redone_rows_are_as_exact_whatever_the_process_allows(permissive, monkey
     assert_nearest(found, x, "cosine")
 
 
-@pytest.mark.parametrize(("backend", "precision", "product"), SCREENED)
+@pytest.mark.parametrize(("backend", "precision", "product"), SETTLED)
 def test_candidates_merge_in_any_order(monkeypatch, backend, precision, product):
     force(monkeypatch, product)
     rng = np.random.default_rng(0)
@@ -120,8 +120,8 @@ def test_candidates_merge_in_any_order(monkeypatch, backend, precision, product)
         scores = module.prepare(as_matrix(x), backend, precision, "raise", 1, module.METRICS[metric])
         compute, first = Tiles(scores, "gram").worker(25), candidates_of(scores, 4)
         siblings = [first.spawn() for _ in range(3)]
-        for at in rng.permutation(len(list(pairs._schedule(90, 25)))):
-            i, j = list(pairs._schedule(90, 25))[at]
+        for at in rng.permutation(len(list(tiles.schedule(90, 25)))):
+            i, j = list(tiles.schedule(90, 25))[at]
             siblings[rng.integers(3)].update(compute(i, j), i, j)
         for order in itertools.permutations(siblings):
             whole = first.spawn()

@@ -3,6 +3,7 @@ import pytest
 import scipy.sparse
 import torch
 
+from geomkit.arrays import Matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import cpu_product
 from geomkit.stats.cosine import cosine_bound, cosine_similarity
@@ -37,6 +38,25 @@ def test_similarity_comes_back_as_it_was_given():
         assert isinstance(cosine_similarity(x, backend=backend), np.ndarray)
         assert isinstance(cosine_similarity(torch.from_numpy(x), backend=backend), torch.Tensor)
         assert isinstance(cosine_similarity(scipy.sparse.csr_array(x), backend=backend), np.ndarray)
+
+
+def test_similarity_goes_where_it_is_told_and_comes_back():
+    x, y = data("gaussian", 6, 4), data("gaussian", 5, 4, seed=1)
+    want = cosine_similarity(x, y, backend="torch")
+    for left in (x, torch.from_numpy(x)):
+        for right in (y, torch.from_numpy(y)):
+            got = cosine_similarity(left, right, backend="torch", device="cpu")
+            assert isinstance(got, type(left))
+            assert np.array_equal(got, want)
+
+
+def test_similarity_of_what_lies_apart_needs_a_place(monkeypatch):
+    x = data("gaussian", 6, 4)
+    where = property(lambda matrix: torch.device("cuda:1" if matrix.name == "y" and not matrix.places else "cpu"))
+    monkeypatch.setattr(Matrix, "device", where)
+    with pytest.raises(InvalidInputError, match=r"x and y must be on one device, or device must say .* cpu and cuda:1"):
+        cosine_similarity(x, x)
+    assert cosine_similarity(x, x, backend="torch", device="cpu").shape == (6, 6)
 
 
 def test_similarity_names_the_argument_that_is_wrong():

@@ -20,6 +20,7 @@ GRID = [
     ("cpu", "bfloat16", "numpy in float32"),
     ("torch", "float32", None),
     ("torch", "bfloat16", None),
+    *(("triton", precision, None) for precision in ("bfloat16", "float16")),
 ]
 
 
