@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import compare, readme, runner
 from bench.studies import STUDIES
-from geomkit.errors import GeomkitError
+from geomkit.errors import BackendUnavailableError, GeomkitError
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
@@ -48,9 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
             context = runner.Context(
                 study=name, out=out, quick=asked.quick, everything=asked.all, seed=asked.seed, files=[]
             )
+            if not _can_run(STUDIES[name], context, alone=bool(asked.studies)):
+                continue
             runner.run(STUDIES[name], context, force=asked.force)
-            if name == "speed" and out == RESULTS:
-                readme.refresh(RESULTS.parent / "README.md", RESULTS / "speed.csv")
+            if name in readme.BLOCKS and out == RESULTS:
+                readme.refresh(RESULTS.parent / "README.md", RESULTS / f"{name}.csv", name)
     except (GeomkitError, OSError) as refused:
         print(f"bench: {' '.join(str(refused).split())}", file=sys.stderr)
         return 2
@@ -58,6 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
         print("bench: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _can_run(study: runner.Study, context: runner.Context, *, alone: bool) -> bool:
+    """Whether this machine has what a study needs; where it was asked for by name, it must."""
+    try:
+        study.needs()
+    except BackendUnavailableError as lacking:
+        if alone:
+            msg = f"study {study.name} cannot run here: {lacking}"
+            raise BackendUnavailableError(msg) from lacking
+        context.say(f"does not run here, and its files stay as they are: {lacking}")
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def keops_sums(x: Rows) -> tuple[float, float]:
     import torch
 
     with redirect_stdout(StringIO()):  # It says on import that it found no GPU.
-        _need("pykeops").set_verbose(False)
+        need("pykeops").set_verbose(False)
     from pykeops.torch import LazyTensor
 
     rows = torch.nn.functional.normalize(torch.from_numpy(x), dim=1)
@@ -95,7 +95,7 @@ def torch_moments(x: Rows, chunk: int = 2048) -> PairMoments:
 
 def faiss_neighbors(x: Rows, k: int) -> NDArray[np.int64]:
     """Search an exact inner-product index of the rows, which are of unit length, for each row and one more than k."""
-    faiss = _need("faiss", "faiss-cpu")
+    faiss = need("faiss", "faiss-cpu")
     index = faiss.IndexFlatIP(x.shape[1])
     index.add(x)
     return np.asarray(index.search(x, k + 1)[1])
@@ -131,12 +131,12 @@ def scipy_similarity(x: Rows) -> Any:
 
 def numkong_similarity(x: Rows) -> Any:
     """Return 1 less NumKong's angular distance (that is, 1 - cosine) on all processors, in float64."""
-    return 1 - np.asarray(_need("numkong").cdist(x, x, "angular", threads=0))
+    return 1 - np.asarray(need("numkong").cdist(x, x, "angular", threads=0))
 
 
 def simsimd_similarity(x: Rows) -> Any:
     """Return 1 less SimSIMD's cosine distance on all processors, in float64."""
-    return 1 - np.asarray(_need("simsimd").cdist(x, x, "cosine", threads=0))
+    return 1 - np.asarray(need("simsimd").cdist(x, x, "cosine", threads=0))
 
 
 class Distances(NamedTuple):
@@ -197,7 +197,7 @@ def _contrast(square: NDArray[Any]) -> float:
     return float(np.mean((furthest - nearest) / nearest))
 
 
-def _need(name: str, install: str = "") -> Any:
+def need(name: str, install: str = "") -> Any:
     """Import a peer that may be missing.
 
     Raises
@@ -208,5 +208,5 @@ def _need(name: str, install: str = "") -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as why:
-        msg = f"{name} cannot be imported ({why}); pip install {install or name}"
+        msg = f"{name} is not installed, or cannot be imported ({why}); pip install {install or name}"
         raise BackendUnavailableError(msg) from why

@@ -33,6 +33,8 @@ class Study:
     run: Callable[["Context"], None]
     reads: tuple[str, ...] = ()
     """Files of other studies that it reads."""
+    needs: Callable[[], None] = lambda: None
+    """Raises BackendUnavailableError where this machine lacks what not every machine has, such as a GPU."""
 
 
 @dataclass(frozen=True, slots=True)

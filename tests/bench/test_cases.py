@@ -158,7 +158,7 @@ def test_a_compiler_that_fails_is_a_missing_peer(monkeypatch):
 
 def test_a_missing_library_is_a_missing_peer():
     with pytest.raises(BackendUnavailableError, match="pip install nosuch-package"):
-        peers._need("nosuch_library", "nosuch-package")
+        peers.need("nosuch_library", "nosuch-package")
 
 
 def test_without_self_leaves_out_the_row_or_the_last():

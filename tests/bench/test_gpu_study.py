@@ -1,0 +1,236 @@
+"""The study of GPUs: run whole on the CPU at a few rows; refused where there is no GPU; its block in the README."""
+
+import pandas as pd
+import pytest
+import torch
+
+from bench import __main__ as command
+from bench import device_peers, readme, runner
+from bench.cases import OURS
+from bench.device_cases import DeviceCase
+from bench.device_facts import Facts
+from bench.roofline import CHIPS, ideal_seconds
+from bench.studies import STUDIES, gpu
+from bench.timing import Pace
+from geomkit.errors import BackendUnavailableError
+from tests import precision
+
+PACE = Pace(seconds=0.0, least=3, most=3)
+
+
+def context(out, **settings):
+    default = {"study": "gpu", "out": out, "quick": True, "everything": False, "seed": 3, "files": []}
+    return runner.Context(**(default | settings))
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """The study takes the CPU for a GPU, and has a contest of each kind."""
+    full = gpu.plan(3, "cpu", quick=False)
+    tiny = [DeviceCase(case.kernel, 80, 16, "cpu", case.seed, case.data, quick=True) for case in full[:5]]
+    monkeypatch.setattr(gpu, "needs_gpu", lambda: None)
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "plan", lambda *_, **__: tiny)
+    monkeypatch.setattr(gpu, "PACE_QUICK", PACE)
+
+
+def test_the_plan_has_the_sizes_that_it_promises():
+    cases = gpu.plan(0, "cuda", quick=False)
+    for kernel in ("cosine_stats", "squared_distance_stats", "neighbors", "moments"):
+        mine = [case for case in cases if case.kernel == kernel]
+        assert [case.d for case in mine] == [64, 128, 300, 384, 768, 1024, 1536, 2048, 4096]
+        assert {case.n for case in mine} == {50_000}
+    assert {case.kernel for case in gpu.plan(0, "cuda", quick=True)} == {case.kernel for case in cases}
+    labels = {each.label for each in cases[0].contenders()}
+    for each in ("bfloat16", "float16", "tf32", "float32"):
+        assert {f"geomkit triton {each}", f"bare product {each}"} <= labels
+
+
+def test_a_run_writes_every_contender_or_why_not(tmp_path, on_cpu, capsys):
+    gpu.run(context(tmp_path))
+
+    table = pd.read_csv(tmp_path / "gpu.csv")
+    assert list(table.columns) == list(gpu.Row.__dataclass_fields__)
+    for case in gpu.plan(3, "cpu", quick=True):
+        mine = table[table.kernel == case.kernel]
+        named = {(each.name, each.precision) for each in case.contenders()}
+        assert set(zip(mine.contender, mine.precision, strict=True)) == named
+        ours = mine[mine.contender == OURS]
+        assert {"seconds", "million_pairs_per_second"} <= set(ours.statistic)
+        assert set(mine.seed) == {3}
+    ours = table[(table.contender == OURS) & (table.kernel == "cosine_stats") & (table.precision == "float32")]
+    values = ours.set_index(["statistic", "beside"]).value
+    half, whole = (values[name, "bare product"] for name in ("over_half_product", "over_product"))
+    assert half == pytest.approx(2 * whole, rel=1e-5)
+    assert ("times_as_fast", "torch chunked + histc") in values.index
+    missing = table[table.statistic == "not measured"].set_index("contender").note
+    assert set(missing.index) == {"KeOps", "faiss-gpu", "cuVS"}
+    assert "not installed" in missing["cuVS"]
+    assert "faiss" in missing["faiss-gpu"]
+    said = capsys.readouterr().err
+    assert "cuVS float32 is not measured" in said
+    assert "nothing was predicted" in said
+    assert table.torch.eq(torch.__version__).all()
+
+
+def test_predictions_stand_beside_what_was_measured(tmp_path, on_cpu, monkeypatch):
+    known = Facts("NVIDIA H200", 132, "575.1", "2", "3", "12.8")
+    monkeypatch.setattr(gpu, "facts", lambda _: known)
+    rows = [
+        ("H200", "count", "bfloat16", 16, 1.5),
+        ("H200", "count", "bfloat16", 16, 1.25),
+        ("A100", "count", "bfloat16", 16, 1.0),
+    ]
+    pd.DataFrame(rows, columns=["chip", "kernel", "precision", "d", "expected"]).to_csv(tmp_path / "roofline.csv")
+    case = DeviceCase("cosine_stats", 80, 16, "cpu", quick=True)
+    expected = gpu._expectations(context(tmp_path), known)
+    assert expected.ratio("count", "bfloat16", 16) == 1.25
+    assert expected.ratio("count", "bfloat16", 17) is None
+    table = pd.DataFrame(gpu.contest(case, known, expected, PACE))
+    ours = table[(table.contender == OURS) & (table.precision == "bfloat16")].set_index("statistic").value
+    half = ideal_seconds(CHIPS[2], "bfloat16", 80, 16)
+    assert ours["over_dense_half_product"] == pytest.approx(ours["seconds"] / half)
+    # They are of Triton's kernels alone.
+    assert "predicted" not in ours
+
+
+def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
+    case = DeviceCase("concentration", 60, 8, "cpu")
+    known = gpu.facts("cpu")
+    expected = gpu.Expectations(None, None)
+
+    def full(x, p):
+        msg = "CUDA error: out of memory"
+        raise RuntimeError(msg)
+
+    right = device_peers.cdist_distances
+    monkeypatch.setattr(device_peers, "cdist_distances", full)
+    rows = gpu.contest(case, known, expected, PACE)
+    assert [row.note for row in rows if row.contender == "torch.cdist"] == ["the device has no memory for it"]
+
+    def wrong(x, p):
+        found = right(x, p)
+        return found._replace(mean=1.01 * found.mean)
+
+    monkeypatch.setattr(device_peers, "cdist_distances", wrong)
+    with pytest.raises(AssertionError):
+        gpu.contest(case, known, expected, PACE)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name", "spoil"),
+    [
+        ("cosine_stats", "bare_product", lambda found: found + 0.01),
+        ("cosine_stats", "chunked", lambda found: (found[0] + 0.05, *found[1:])),
+        ("squared_distance_stats", "cdist_squared", lambda found: (found[0], 1.01 * found[1])),
+        ("neighbors", "topk_neighbors", lambda found: found.roll(1, 0)),
+        ("moments", "pairwise_moments", lambda found: found._replace(cosine_variance=2 * found.cosine_variance)),
+    ],
+)
+def test_a_peer_that_is_wrong_is_not_timed(monkeypatch, kernel, name, spoil):
+    right = getattr(device_peers, name)
+    monkeypatch.setattr(device_peers, name, lambda *given: spoil(right(*given)))
+    case = DeviceCase(kernel, 80, 16, "cpu", data="factors" if kernel in {"neighbors", "moments"} else "isotropic")
+    with pytest.raises(AssertionError):
+        gpu.contest(case, gpu.facts("cpu"), gpu.Expectations(None, None), PACE)
+
+
+@pytest.fixture
+def settings():
+    before = precision.permissions()
+    yield torch.backends.cuda.matmul
+    precision.permit(before)
+
+
+@pytest.mark.parametrize("held", ["tf32", "ieee"])
+def test_permission_for_tf32_comes_back(settings, held):
+    settings.fp32_precision = held
+    for wanted, allowed in (("tf32", "tf32"), ("float32", "ieee")):
+        with device_peers.allowing(wanted):
+            assert settings.fp32_precision == allowed
+        assert settings.fp32_precision == held
+
+
+def test_alone_without_a_gpu_it_is_one_line_and_exit_2(tmp_path, no_gpu, capsys):
+    assert command.main(["gpu", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("bench: study gpu cannot run here")
+    assert "NVIDIA GPU" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_among_all_without_a_gpu_it_is_one_line_and_the_rest_goes_on(tmp_path, no_gpu, monkeypatch, capsys):
+    ran = []
+    (tmp_path / "gpu.csv").write_text("measured elsewhere")
+    for name in STUDIES:
+        if name != "gpu":
+            monkeypatch.setitem(STUDIES, name, runner.Study(name, "", lambda made: ran.append(made.study)))
+    monkeypatch.setitem(STUDIES, "after", runner.Study("after", "", lambda made: ran.append(made.study)))
+
+    assert command.main(["--out", str(tmp_path)]) == 0
+
+    assert ran == [name for name in STUDIES if name != "gpu"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gpu:")]
+    assert len(said) == 1
+    assert "NVIDIA GPU" in said[0]
+    assert (tmp_path / "gpu.csv").read_text() == "measured elsewhere"
+
+
+def test_what_another_study_lacks_in_the_midst_is_an_error(tmp_path, monkeypatch):
+    def lack(made):
+        msg = "nothing here"
+        raise BackendUnavailableError(msg)
+
+    for name in list(STUDIES):
+        monkeypatch.setitem(STUDIES, name, runner.Study(name, "", lack))
+    assert command.main(["--out", str(tmp_path)]) == 2
+
+
+def measured(statistic, value, d=768, *, beside="", rows="bfloat16", kernel="cosine_stats", backend="triton"):
+    return {
+        "kernel": kernel, "n": 50_000, "d": d, "contender": OURS, "backend": backend, "precision": rows,
+        "statistic": statistic, "beside": beside, "value": value, "device": "NVIDIA H200", "driver": "575.1",
+        "setting": "",
+    }  # fmt: skip
+
+
+def test_the_readme_has_a_table_where_one_was_measured_and_a_sentence_where_none_was(tmp_path):
+    page, path = tmp_path / "README.md", tmp_path / "gpu.csv"
+    page.write_text(f"before\n{readme.GPU_START}\nold\n{readme.GPU_END}\nafter\n")
+    readme.refresh(page, path, "gpu")
+    text = page.read_text()
+    assert "GPU: not measured" in text
+    assert "results/roofline.md" in text
+    assert "old" not in text
+    rows = [
+        measured("million_pairs_per_second", 98_765.4),
+        measured("over_half_product", 1.234, beside="bare product"),
+        measured("over_dense_half_product", 2.34, beside="H200"),
+        measured("predicted", 2.71, beside="H200"),
+        measured("times_as_fast", 7.77, beside="torch chunked + histc"),
+        measured("times_as_fast", 3.21, beside="torch chunked + topk", kernel="neighbors"),
+        measured("million_pairs_per_second", 5.0, 64, rows="float32"),
+        # None of these belongs into the table.
+        measured("million_pairs_per_second", 666.0, backend="torch"),
+        measured("million_pairs_per_second", 666.0, d=63),
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    readme.refresh(page, path, "gpu")
+    lines = page.read_text().splitlines()
+    assert lines[0] == "before"
+    assert lines[-1] == "after"
+    assert "NVIDIA H200, driver 575.1, 50,000 rows" in lines[2]
+    assert "| dimension | 64 | 768 |" in lines
+    assert "| million pairs a second, bfloat16 | — | 98,765 |" in lines
+    assert "| million pairs a second, float32 | 5 | — |" in lines
+    assert "| time over the half product's, bfloat16 | — | 1.23 |" in lines
+    assert "| over the same at the data sheet's rate, bfloat16, predicted | — | 2.71 |" in lines
+    assert "| 10 neighbours: times torch chunked + topk, bfloat16 | — | 3.2× |" in lines
+    assert "666" not in "".join(lines)
+    assert "not measured" not in "".join(lines)
