@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = [
     "CONFIGURATIONS", "INTERPRETED", "NARROWEST", "WIDEST", "after", "autotuned", "configurations", "kind_of", "launch",
-    "most_programs", "place", "product", "rows_from", "tiles_of",
+    "most_programs", "place", "product", "rows_from", "tiles_of", "triangular_root",
 ]  # fmt: skip
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -154,12 +154,9 @@ def launch(kernel: Any, a: Tensor, b: Tensor, *arguments: Any, diagonal: bool, p
 
 
 @triton.jit
-def _triangular_root(u):
-    """Return the largest q with q (q + 1) / 2 <= u; exact for u < 2^21, where float32 is off by one at most."""
-    q = tl.cast((tl.sqrt(tl.cast(8 * u + 1, tl.float32)) - 1) * 0.5, tl.int32)
-    q += tl.cast((q + 1) * (q + 2) // 2 <= u, tl.int32)
-    q -= tl.cast(q * (q + 1) // 2 > u, tl.int32)
-    return q
+def triangular_root(u):
+    """Return the largest q with q (q + 1) / 2 <= u; exact for u < 2^21, with a root that is rounded to the nearest."""
+    return tl.cast((tl.sqrt_rn(tl.cast(8 * u + 1, tl.float32)) - 1) * 0.5, tl.int32)
 
 
 @triton.jit
@@ -194,7 +191,7 @@ def place(
     """
     m_blocks, n_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(cols, BLOCK_N)
     if DIAGONAL:
-        group = _triangular_root(t // (GROUP * GROUP * (BLOCK_N // BLOCK_M)))
+        group = triangular_root(t // (GROUP * GROUP * (BLOCK_N // BLOCK_M)))
     else:
         group = t // (GROUP * m_blocks)
     within = t - _before(group, m_blocks, DIAGONAL, BLOCK_M, BLOCK_N)

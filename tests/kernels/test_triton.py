@@ -162,6 +162,38 @@ def test_the_schedule_takes_every_tile_once(rows, cols, blocks):
         assert (found[~wanted] > 0).sum() <= grid[0]
 
 
+@triton.jit
+def _root_kernel(numbers_ptr, SIZE: tl.constexpr):
+    at = numbers_ptr + tl.arange(0, SIZE)
+    tl.store(at, tiling.triangular_root(tl.load(at)))
+
+
+def test_triangular_roots_on_either_side_of_every_step():
+    q = np.arange(2048, dtype=np.int32)
+    starts = q * (q + 1) // 2
+    for numbers, want in ((starts, q), (starts[1:] - 1, q[:-1]), (starts + q // 2, q)):
+        given = torch.zeros(2048, dtype=torch.int32)
+        given[: len(numbers)] = torch.from_numpy(numbers)
+        found = given.to(DEVICE)
+        _root_kernel[(1,)](found, SIZE=2048)
+        assert np.array_equal(found.cpu().numpy()[: len(want)], want)
+
+
+@pytest.mark.parametrize("cut", [200, 90, 20])
+def test_every_pair_is_offered_once_to_either_row(configured, cut):
+    """In all the launches between which floors rise: here nothing is ever beaten."""
+    configured(SMALL[0])
+    n = 200
+    rows = torch.nn.functional.pad(torch.arange(1, n + 1).to(torch.float32)[:, None] / n, (0, 15)).to(DEVICE)
+    nearest = Nearest(TRITON, n, n - 1, "float32", DEVICE)
+    parts = [slice(0, cut), slice(cut, n)] if cut < n else [slice(0, n)]
+    for i, j in [(part, part) for part in parts] + [tuple(parts)] * (len(parts) - 1):
+        nearest.update(module(TRITON).Product(rows[i], rows[j]), i, j)
+    _, ids, _ = nearest.candidates()
+    assert ids.shape == (n, n - 1)
+    assert np.array_equal(np.sort(ids, axis=1), [np.delete(np.arange(n), row) for row in range(n)])
+
+
 def test_counts_round_to_the_nearest_with_ties_to_even():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((30, 40)).astype(np.float32)
