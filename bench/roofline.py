@@ -110,14 +110,14 @@ class Reduction:
     """Global atomics for each row and each column of a tile."""
 
 
-# seen: 2 comparisons. To bfloat16: shift, and, three-way addition, shift. Unseen: select, narrow. Window: and,
-# subtract, 2 comparisons. Counter: shift, multiply-add, address. Far values: comparison, or.
-_COUNT = 2 + 4 + 2 + 4 + 3 + 2
+# To bfloat16: shift, and, three-way addition, shift, narrow. Window: and, subtract, 2 comparisons. Counter: shift,
+# multiply-add, address. Far values: comparison, or. Only tiles at an edge are masked.
+_COUNT = 5 + 4 + 3 + 2
 KERNELS = {
     "count": Reduction(integers=_COUNT, counted=True),
-    # Rounds in two steps; besides selects for minimum, maximum and deviation, and both of the former. Floats: less the
-    # centre; three products; four sums. Values by row: four sums, least, largest.
-    "tally": Reduction(integers=_COUNT - 2 + 5, floats=8, counted=True, by_row=6),
+    # seen: 2 comparisons, select. Rounds in two steps; besides selects for minimum, maximum and deviation, and both of
+    # the former. Floats: less the centre; three products; four sums. Values by row: four sums, least, largest.
+    "tally": Reduction(integers=_COUNT + 3 - 2 + 5, floats=8, counted=True, by_row=6),
     # seen; two comparisons with floors, or, and; largest of the flags. Nothing beats the floors.
     "screen": Reduction(integers=2 + 4 + 1),
     # seen; two selects; minimum and maximum along rows and along columns.

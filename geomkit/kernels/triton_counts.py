@@ -5,7 +5,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from geomkit.kernels.triton_tiles import after, autotuned, launch, most_programs, place, product, rows_from, tiles_of
+from geomkit.kernels.triton_tiles import (
+    after,
+    autotuned,
+    cut,
+    launch,
+    most_programs,
+    place,
+    product,
+    rows_from,
+    tiles_of,
+)
 
 __all__ = ["KERNELS", "count_products", "least_of_window", "tally_products"]
 
@@ -74,12 +84,13 @@ def _count_kernel(
             values = product(
                 a, b, stride_am, stride_bn, rows, cols, width, i0, j0, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, DESCRIPTORS
             )
-            j = j0 + tl.arange(0, BLOCK_N)
-            seen = (j[None, :] > after(i0, rows, cols, DIAGONAL, BLOCK_M)[:, None]) & (j[None, :] < cols)
             # To the nearest bfloat16, ties to even, as a product that writes bfloat16 rounds.
             bits = values.to(tl.uint32, bitcast=True)
-            patterns = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-            patterns = tl.where(seen, patterns, UNSEEN).to(tl.uint16)
+            patterns = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.uint16)
+            if cut(i0, j0, rows, cols, DIAGONAL, BLOCK_M, BLOCK_N):
+                j = j0 + tl.arange(0, BLOCK_N)
+                seen = (j[None, :] > after(i0, rows, cols, DIAGONAL, BLOCK_M)[:, None]) & (j[None, :] < cols)
+                patterns = tl.where(seen, patterns, UNSEEN).to(tl.uint16)
             _count_in_parts(patterns, counts_ptr, least, BLOCK_M * BLOCK_N, PARTS)
 
 

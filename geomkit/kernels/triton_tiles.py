@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 __all__ = [
-    "CONFIGURATIONS", "INTERPRETED", "NARROWEST", "WIDEST", "after", "autotuned", "configurations", "kind_of", "launch",
-    "most_programs", "place", "product", "rows_from", "tiles_of", "triangular_root",
+    "CONFIGURATIONS", "INTERPRETED", "NARROWEST", "WIDEST", "after", "autotuned", "configurations", "cut", "kind_of",
+    "launch", "most_programs", "place", "product", "rows_from", "tiles_of", "triangular_root",
 ]  # fmt: skip
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -45,7 +45,10 @@ CONFIGURATIONS: dict[tuple[str, int], tuple[tuple[triton.Config, ...], tuple[tri
             _configuration(128, 128, 64, 8, 4, 1, 1, descriptors=True),
             _configuration(64, 128, 64, 8, 3, 2, 1, descriptors=True),
         ),
-        (_configuration(128, 256, 64, 8, 3, 1, 2, descriptors=True),),
+        (
+            _configuration(128, 128, 64, 8, 3, 2, 2, descriptors=True),
+            _configuration(128, 256, 64, 8, 3, 1, 2, descriptors=True),
+        ),
     ),
     # sm_80: mma.sync out of tiles that cp.async brings.
     ("16 bits", 80): (
@@ -61,7 +64,7 @@ CONFIGURATIONS: dict[tuple[str, int], tuple[tuple[triton.Config, ...], tuple[tri
             _configuration(128, 128, 32, 8, 4, 1, 1, descriptors=True),
             _configuration(64, 128, 32, 8, 3, 2, 1, descriptors=True),
         ),
-        (),
+        (_configuration(128, 128, 32, 8, 3, 2, 2, descriptors=True),),
     ),
     ("tf32", 80): (
         (
@@ -240,6 +243,18 @@ def product(
             right = tl.load(b_ptrs + k0, mask=k[:, None] < width - k0, other=0.0)
             sums = tl.dot(left, right, sums, input_precision=PRECISION)
     return sums
+
+
+@triton.jit
+def cut(i0, j0, rows, cols, DIAGONAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Whether a tile has entries that are no pairs: beyond the last row or column, or not above the diagonal.
+
+    Most have none, and need no mask.
+    """
+    outside = (i0 + BLOCK_M > rows) | (j0 + BLOCK_N > cols)
+    if DIAGONAL:
+        outside = outside | (i0 + BLOCK_M > j0)
+    return outside
 
 
 @triton.jit
