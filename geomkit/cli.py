@@ -38,11 +38,13 @@ app.add_typer(sources_app, name="sources")
 Input = Annotated[str, typer.Argument(help="A .npy file (memory-mapped), or the name of a source.", metavar="INPUT")]
 Rows = Annotated[int | None, typer.Option("--n", help="Rows of a source; random sources need it.", metavar="N")]
 Seed = Annotated[int, typer.Option(help="Draws a random source, or the rows of a sample.")]
-BackendName = Annotated[str, typer.Option(help="auto, cpu, torch or reference.")]
+BackendName = Annotated[str, typer.Option(help="auto, cpu, torch, triton or reference.")]
 DeviceName = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:1; several, with commas, share the tiles.", metavar="NAME")
 ]
-Precision = Annotated[str, typer.Option(help="bfloat16, float32 or float64; concentration has no bfloat16.")]
+Precision = Annotated[
+    str, typer.Option(help="bfloat16, float32 or float64 (concentration: no bfloat16); triton: float16, tf32.")
+]
 OnInvalid = Annotated[str, typer.Option(help="raise, or drop rows that are not finite or have no direction.")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads of the cpu backend.", metavar="N")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

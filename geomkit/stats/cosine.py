@@ -121,15 +121,17 @@ def cosine_stats(
     x : array_like (n, d)
         float16, bfloat16, float32, float64 or integers; dense or scipy sparse. n >= 2, finite, no zero row. Read where
         it lies, block by block.
-    backend : {"auto", "cpu", "torch", "reference"}
-        ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise.
+    backend : {"auto", "cpu", "torch", "triton", "reference"}
+        ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise. ``"triton"`` multiplies rows and
+        counts the products in one kernel, on an NVIDIA GPU, its first unless `device` says which.
     device : str, torch.device or a list of these, optional
         Where work happens, such as ``"cuda"``, ``"cuda:1"`` or ``"cpu"``: where the data lies unless given. Several
         devices share out the tiles of pairs, and each has a copy of the prepared rows.
-    precision : {"float32", "bfloat16", "float64"}
+    precision : {"float32", "bfloat16", "float64"}; of Triton {"float32", "bfloat16", "float16", "tf32"}
         Of the products. ``"bfloat16"`` rounds the rows, less their mean, to 8 significant bits, sums in float32 and
         holds an `error_bound` that says what it cost; it is fast where the processor has matrix units or bfloat16
-        instructions. ``"reference"`` always computes, and says that it computed, in float64.
+        instructions. ``"float16"`` rounds to 11 bits at the same speed, ``"tf32"`` to about as many; float32 products
+        are never rounded so unasked. ``"reference"`` always computes, and says that it computed, in float64.
     on_invalid : {"raise", "drop"}
         What to do with rows that are not finite or zero.
     threads : int, optional

@@ -83,8 +83,8 @@ def neighbors(
         Neighbours of each row, itself left out; 1 <= k <= n - 1.
     metric : {"cosine", "euclidean", "dot"}
         ``"dot"`` finds the largest inner products.
-    precision : {"float32", "bfloat16", "float64"}
-        Of the screening. It decides speed, not the answer.
+    precision
+        Of the screening, as for `cosine_stats`. It decides speed, not the answer.
     backend, device, on_invalid, threads
         As for `cosine_stats`.
 
