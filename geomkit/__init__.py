@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from geomkit.stats.neighbors import neighbors as neighbors
     from geomkit.stats.orthogonality import Orthogonality as Orthogonality
     from geomkit.stats.orthogonality import orthogonality as orthogonality
+    from geomkit.stats.spectrum import Spectrum as Spectrum
+    from geomkit.stats.spectrum import spectrum as spectrum
     from geomkit.stats.squared_distance import SquaredDistanceStats as SquaredDistanceStats
     from geomkit.stats.squared_distance import squared_distance_stats as squared_distance_stats
     from geomkit.stats.survey import Survey as Survey
@@ -37,6 +39,7 @@ _WHERE = {
     "MomentsAccumulator": "geomkit.stats.moments",
     "Neighbors": "geomkit.stats.neighbors",
     "Orthogonality": "geomkit.stats.orthogonality",
+    "Spectrum": "geomkit.stats.spectrum",
     "SquaredDistanceStats": "geomkit.stats.squared_distance",
     "Survey": "geomkit.stats.survey",
     "Warmed": "geomkit.warming",
@@ -49,6 +52,7 @@ _WHERE = {
     "nulls": "geomkit.nulls",
     "orthogonality": "geomkit.stats.orthogonality",
     "sources": "geomkit.sources",
+    "spectrum": "geomkit.stats.spectrum",
     "squared_distance_stats": "geomkit.stats.squared_distance",
     "survey": "geomkit.stats.survey",
     "warm": "geomkit.warming",
