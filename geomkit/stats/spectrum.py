@@ -123,7 +123,7 @@ def spectrum(
     rows = _Rows.of(kept, which, norms)
     by_columns = kept.d <= kept.n
     centred = rows.products() if by_columns else rows.gram(centred=True)
-    found = scipy.linalg.eigvalsh(centred)[::-1]
+    found: Vector = np.asarray(scipy.linalg.eigvalsh(centred), np.float64)[::-1]
     # The entropy would see rounding at its square root.
     found = np.where(found > max(kept.n, kept.d) * 2.0**-52 * found[0], found, 0.0)
     shares = (total**2 - rows.unit_squares) / (kept.n * (kept.n - 1))
