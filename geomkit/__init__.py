@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from geomkit.stats.cosine import CosineStats as CosineStats
     from geomkit.stats.cosine import cosine_similarity as cosine_similarity
     from geomkit.stats.cosine import cosine_stats as cosine_stats
+    from geomkit.stats.hubness import Hubness as Hubness
+    from geomkit.stats.hubness import hubness as hubness
     from geomkit.stats.moments import Moments as Moments
     from geomkit.stats.moments import MomentsAccumulator as MomentsAccumulator
     from geomkit.stats.moments import moments as moments
@@ -35,6 +37,7 @@ __version__ = "0.3.0"
 _WHERE = {
     "Concentration": "geomkit.stats.concentration",
     "CosineStats": "geomkit.stats.cosine",
+    "Hubness": "geomkit.stats.hubness",
     "Moments": "geomkit.stats.moments",
     "MomentsAccumulator": "geomkit.stats.moments",
     "Neighbors": "geomkit.stats.neighbors",
@@ -47,6 +50,7 @@ _WHERE = {
     "cosine_similarity": "geomkit.stats.cosine",
     "cosine_stats": "geomkit.stats.cosine",
     "errors": "geomkit.errors",
+    "hubness": "geomkit.stats.hubness",
     "moments": "geomkit.stats.moments",
     "neighbors": "geomkit.stats.neighbors",
     "nulls": "geomkit.nulls",

@@ -1,0 +1,242 @@
+"""Hubness: how unevenly rows turn up among the nearest neighbours of others, and how their graph hangs together."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from geomkit.devices import Device
+from geomkit.errors import InvalidInputError
+from geomkit.stats.neighbors import Neighbors, neighbors
+
+__all__ = ["Hubness", "hubness", "hubness_of"]
+
+
+@dataclass(frozen=True)
+class Hubness:
+    """The k-occurrence N_k of each row, and the graph of k nearest neighbours. All but counts is dimensionless."""
+
+    occurrence: NDArray[np.int64] = field(repr=False)
+    """N_k: how many other rows have this one among their k nearest, (n,), in [0, n - 1]; their mean is k."""
+    rows: NDArray[np.int64] = field(repr=False)
+    """Row numbers of the input that `occurrence` is of, (n,): all of them unless some were dropped."""
+    n: int
+    d: int
+    k: int
+    metric: str
+    skewness: float
+    """Third standardised moment of N_k over the n rows (Radovanović et al. 2010); NaN where all N_k are equal. Random
+    rows are not at 0: it depends on metric, n, d and k."""
+    skewness_se: float
+    """Delete-one jackknife over the n occurrences, as if they were independent draws; NaN where skewness is.
+
+    It covers the spread of the occurrences at hand. It does not follow that a row drawn anew changes the occurrence of
+    others; the notes of `hubness` say how much that matters.
+    """
+    robin_hood: float
+    """Share of all n k votes that would have to move for all N_k to be equal, Σ|N_k - k|/(2nk) (the Hoover index;
+    Feldbauer et al. 2018); in [0, 1)."""
+    gini: float
+    """Gini coefficient of N_k, Σ_ij |N_i - N_j|/(2n²k); in [0, 1)."""
+    antihub_share: float
+    """Share of rows that are among nobody's k nearest: N_k = 0."""
+    hub_share: float
+    """Share of rows with N_k > 2k."""
+    largest_occurrence: int
+    n_components: int
+    """Connected parts of the graph that joins two rows where either is among the k nearest of the other."""
+    largest_component_share: float
+    """Share of rows in the largest of them."""
+    mutual_share: float
+    """Share of the n k directed edges i → j, j among the k nearest of i, whose reverse is there too."""
+    outlier_share: float
+    """Share of rows whose nearest distance exceeds Q3 + 3 (Q3 - Q1) of all n nearest distances (Tukey's outer fence)
+    by more than rounding; quartiles interpolate linearly."""
+    duplicate_share: float
+    """Share of rows whose nearest is as near as `duplicate_tolerance` allows; NaN for ``"dot"``, where an inner product
+    does not tell equal rows from long ones."""
+    duplicate_tolerance: float
+    backend: str
+    precision: str
+    """The precision that screening ran in."""
+    product: str
+    """The library whose matrix product ran."""
+    n_dropped: int
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """Every scalar field by name."""
+        left_out = {"occurrence", "rows"}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<24} {value}" for name, value in self.to_dict().items())
+
+
+def hubness(
+    x: Any,
+    k: int = 10,
+    *,
+    metric: str = "cosine",
+    duplicates: float = 1e-6,
+    precision: str = "float32",
+    backend: str = "auto",
+    device: Device = None,
+    on_invalid: str = "raise",
+    threads: int | None = None,
+) -> Hubness:
+    """How unevenly rows turn up among the k nearest neighbours of others, from exact neighbours.
+
+    Parameters
+    ----------
+    x, k, metric, precision, backend, device, on_invalid, threads
+        As for `neighbors`.
+    duplicates : float
+        In [0, 1]. By cosine, a row is a duplicate where its nearest is within a distance 1 - cosine of so much, as for
+        `survey`; by Euclidean distance, within so much of the median distance to the k-th nearest, over rows where
+        that is not 0. It is the k-th, since it stays a typical distance where most rows have fewer than k duplicates.
+
+    Returns
+    -------
+    Hubness
+
+    Raises
+    ------
+    InvalidInputError
+        As for `neighbors`, or `duplicates` is not in [0, 1].
+    BackendUnavailableError, DeviceMemoryError
+        As for `cosine_stats`.
+
+    Notes
+    -----
+    Time and memory as for `neighbors`, and O(n (k + log n)) beyond. Duplicates and outliers are allowed a rounding in
+    float64 of ``4 (d + 16) 2⁻⁵³``, absolute for cosine and relative otherwise.
+
+    Over rows drawn anew, the standard deviation of the skewness was 0.6 to 1.1 times what `skewness_se` says (Gaussian,
+    clustered and heavy-tailed rows, all three metrics, n from 400 to 1000). A jackknife that also hands each vote for
+    the row left out to the next in line is no better: it was 1.2 to 3 times too wide.
+
+    References
+    ----------
+    M. Radovanović, A. Nanopoulos, M. Ivanović: Hubs in space. JMLR 11, 2010, 2487-2531.
+    R. Feldbauer, M. Leodolter, C. Plant, A. Flexer: Fast approximate hubness reduction for large high-dimensional data.
+    ICBK 2018.
+    """
+    _check_duplicates(duplicates)
+    found = neighbors(
+        x,
+        k,
+        metric=metric,
+        precision=precision,
+        backend=backend,
+        device=device,
+        on_invalid=on_invalid,
+        threads=threads,
+    )
+    return hubness_of(found, duplicates)
+
+
+def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
+    """Read hubness from nearest neighbours that are there already; `duplicates` as for `hubness`.
+
+    Raises
+    ------
+    InvalidInputError
+        `duplicates` is not in [0, 1].
+    """
+    _check_duplicates(duplicates)
+    n, k = found.n, found.k
+    numbers = np.searchsorted(found.rows, found.indices) if found.n_dropped else found.indices
+    occurrence = np.bincount(numbers.ravel(), minlength=n).astype(np.int64)
+    skewness, se = _skewness(occurrence, k)
+    n_components, largest, mutual = _graph(numbers)
+    return Hubness(
+        occurrence=occurrence,
+        rows=found.rows,
+        n=n,
+        d=found.d,
+        k=k,
+        metric=found.metric,
+        skewness=skewness,
+        skewness_se=se,
+        robin_hood=int(np.abs(occurrence - k).sum()) / (2 * n * k),
+        gini=_gini(occurrence),
+        antihub_share=float(np.mean(occurrence == 0)),
+        hub_share=float(np.mean(occurrence > 2 * k)),
+        largest_occurrence=int(occurrence.max()),
+        n_components=n_components,
+        largest_component_share=largest,
+        mutual_share=mutual,
+        outlier_share=_outlier_share(found),
+        duplicate_share=_duplicate_share(found, duplicates),
+        duplicate_tolerance=float(duplicates),
+        backend=found.backend,
+        precision=found.precision,
+        product=found.product,
+        n_dropped=found.n_dropped,
+    )
+
+
+def _check_duplicates(duplicates: float) -> None:
+    is_number = isinstance(duplicates, (int, float, np.integer, np.floating)) and not isinstance(duplicates, bool)
+    if not is_number or not 0 <= duplicates <= 1:
+        msg = f"duplicates must be a number in [0, 1]; got {duplicates!r}"
+        raise InvalidInputError(msg)
+
+
+def _skewness(occurrence: NDArray[np.int64], k: int) -> tuple[float, float]:
+    """Skewness about k, which the mean is exactly, and its standard error by leaving out each N_k in turn."""
+    n = len(occurrence)
+    apart = (occurrence - k).astype(np.float64)
+    second = float(np.mean(apart**2))
+    if second == 0:
+        return math.nan, math.nan
+    # The mean is taken anew without each. Though it cannot vary, this is right: what the N_k have in common with their
+    # sum does not vary either, and so comes off. What the first order leaves out matters where one hub dominates.
+    m1, m2, m3 = ((float(np.sum(apart**power)) - apart**power) / (n - 1) for power in (1, 2, 3))
+    without = (m3 - 3 * m1 * m2 + 2 * m1**3) / (m2 - m1**2) ** 1.5
+    return float(np.mean(apart**3)) / second**1.5, float(np.std(without)) * math.sqrt(n - 1)
+
+
+def _gini(occurrence: NDArray[np.int64]) -> float:
+    """Σ_ij |N_i - N_j| / (2 n Σ N) from ranks, exact but for the division."""
+    n = len(occurrence)
+    ranks = 2 * np.arange(n) - (n - 1)
+    return int(ranks @ np.sort(occurrence)) / (n * int(occurrence.sum()))
+
+
+def _graph(numbers: NDArray[np.int64]) -> tuple[int, float, float]:
+    """Count the components, and return the share of rows in the largest and that of edges whose reverse is there."""
+    n, k = numbers.shape
+    edges = csr_array((np.ones(n * k, np.int8), numbers.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+    count, label = connected_components(edges, directed=True, connection="weak")
+    mutual = edges.multiply(edges.T).count_nonzero()
+    return int(count), int(np.bincount(label).max()) / n, int(mutual) / (n * k)
+
+
+def _rounding(found: Neighbors) -> float:
+    """Return how far float64 may take an exact score, as a share of its size, or absolute for a cosine."""
+    return 4 * (found.d + 16) * 2.0**-53
+
+
+def _outlier_share(found: Neighbors) -> float:
+    nearest = found.distances[:, 0]
+    first, third = np.quantile(nearest, [0.25, 0.75])
+    # Distances that are equal but for rounding have next to no spread: none of them is an outlier.
+    slack = _rounding(found) * (1 if found.metric == "cosine" else np.abs(nearest))
+    return float(np.mean(nearest - slack > third + 3 * (third - first)))
+
+
+def _duplicate_share(found: Neighbors, tolerance: float) -> float:
+    if found.metric == "dot":
+        return math.nan
+    nearest, furthest = found.distances[:, 0], found.distances[:, -1]
+    if found.metric == "cosine":
+        reach = tolerance + _rounding(found)
+    else:
+        apart = furthest[furthest > 0]
+        reach = tolerance * float(np.median(apart)) * (1 + _rounding(found)) if len(apart) else 0.0
+    return float(np.mean(nearest <= reach))
