@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geomkit import nulls as nulls
     from geomkit import sources as sources
+    from geomkit.stats.alignment import Alignment as Alignment
+    from geomkit.stats.alignment import alignment as alignment
     from geomkit.stats.concentration import Concentration as Concentration
     from geomkit.stats.concentration import concentration as concentration
     from geomkit.stats.cosine import CosineStats as CosineStats
     from geomkit.stats.cosine import cosine_similarity as cosine_similarity
     from geomkit.stats.cosine import cosine_stats as cosine_stats
+    from geomkit.stats.dimension import IntrinsicDimension as IntrinsicDimension
+    from geomkit.stats.dimension import intrinsic_dimension as intrinsic_dimension
     from geomkit.stats.hubness import Hubness as Hubness
     from geomkit.stats.hubness import hubness as hubness
     from geomkit.stats.moments import Moments as Moments
@@ -35,9 +39,11 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 _WHERE = {
+    "Alignment": "geomkit.stats.alignment",
     "Concentration": "geomkit.stats.concentration",
     "CosineStats": "geomkit.stats.cosine",
     "Hubness": "geomkit.stats.hubness",
+    "IntrinsicDimension": "geomkit.stats.dimension",
     "Moments": "geomkit.stats.moments",
     "MomentsAccumulator": "geomkit.stats.moments",
     "Neighbors": "geomkit.stats.neighbors",
@@ -46,11 +52,13 @@ _WHERE = {
     "SquaredDistanceStats": "geomkit.stats.squared_distance",
     "Survey": "geomkit.stats.survey",
     "Warmed": "geomkit.warming",
+    "alignment": "geomkit.stats.alignment",
     "concentration": "geomkit.stats.concentration",
     "cosine_similarity": "geomkit.stats.cosine",
     "cosine_stats": "geomkit.stats.cosine",
     "errors": "geomkit.errors",
     "hubness": "geomkit.stats.hubness",
+    "intrinsic_dimension": "geomkit.stats.dimension",
     "moments": "geomkit.stats.moments",
     "neighbors": "geomkit.stats.neighbors",
     "nulls": "geomkit.nulls",
