@@ -23,6 +23,7 @@ __all__ = [
     "as_given",
     "block_rows",
     "centred_rows",
+    "directed",
     "direction_norms",
     "each_block",
     "rescaled",
@@ -260,6 +261,29 @@ def _scaled(block: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray
     return scaled, row_of, np.where(finite, np.sqrt(squares), np.nan), scale
 
 
+def directed(matrix: Matrix, norms: NDArray[np.float64], on_invalid: str) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Refuse or drop rows without a direction: those whose norm is NaN, for they are not finite, or 0.
+
+    Returns
+    -------
+    matrix : Matrix
+        The rows that are left.
+    had : (n,) bool
+        Which of the rows given they are.
+
+    Raises
+    ------
+    InvalidInputError
+        There are such rows, and ``on_invalid="raise"``; or fewer than two rows are left.
+    """
+    unknown, zero = np.isnan(norms), norms == 0
+    if on_invalid == "raise":
+        reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
+        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
+    bad = unknown | zero
+    return reject_rows(matrix, bad, "are not finite or zero", on_invalid, 2), ~bad
+
+
 def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
     """Rows over their norms; rows without a direction are refused or dropped.
 
@@ -273,11 +297,7 @@ def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> 
         norms = _sparse_norms(matrix)
     else:
         whole, norms = _all_units(matrix, backend, dtype)
-    unknown, zero = np.isnan(norms), norms == 0
-    if on_invalid == "raise":
-        reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
-        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
-    kept = reject_rows(matrix, unknown | zero, "are not finite or zero", on_invalid, 2)
+    kept, _ = directed(matrix, norms, on_invalid)
     rows = Rows(kept, backend, dtype, "unit", np.ones(kept.n))
     if matrix.kind == "sparse":
         return _finished(rows, keep=True)

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit import rows as preparing
-from geomkit.arrays import Matrix, reject_rows
+from geomkit.arrays import Matrix
 from geomkit.devices import if_it_fits
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, load, module
-from geomkit.rows import Rows, as_given, centred_rows, direction_norms, each_block, rescaled, taken
+from geomkit.rows import Rows, as_given, centred_rows, directed, direction_norms, each_block, rescaled, taken
 
 __all__ = ["COARSE", "UNIT_ROUNDOFF", "Form", "Scores", "cosine_scores", "euclidean_scores", "product_scores"]
 
@@ -311,13 +311,8 @@ def cosine_scores(
         Rows are not finite or zero, and ``on_invalid="raise"``; or fewer than two rows are left.
     """
     norms, total = direction_norms(matrix, backend, threads)
-    unknown, zero = np.isnan(norms), norms == 0
-    if on_invalid == "raise":
-        reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
-        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
-    bad = unknown | zero
-    kept = reject_rows(matrix, bad, "are not finite or zero", on_invalid, 2)
-    n, mean, divisors = kept.n, total / kept.n, norms[~bad]
+    kept, had = directed(matrix, norms, on_invalid)
+    n, mean, divisors = kept.n, total / kept.n, norms[had]
     if kept.kind == "sparse" and not dividable(divisors):
         kept, divisors = rescaled(kept)
     middle = float(mean @ mean)

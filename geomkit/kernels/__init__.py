@@ -27,11 +27,12 @@ best                 ``(scores, ids, k) -> (scores, ids)``                      
 ===================  ==============================================================  =================================
 
 Beside its kernels each backend module has ``zeros``, ``to_numpy`` and ``as_working`` (its own memory), ``product``
-(which matrix product it uses), ``storage`` (in which dtype that wants its rows), ``COLUMNS`` (to what multiple it wants
-them padded), ``entries`` (the dtype of what a tile holds), ``places`` (how long a list of candidates is) and ``FUSED``:
-whether a tile is computed before the kernels that reduce it see it, or is a ``Product`` of two blocks of rows that they
-compute themselves. ``diagonal`` says that the tile lies on the diagonal of the matrix of pairs: only its part above the
-diagonal counts.
+(which matrix product it uses), ``storage`` (in which dtype that wants its rows), ``COLUMNS`` (to what multiple it
+wants them padded), ``entries`` (the dtype of what a tile holds), ``places`` (how long a list of candidates is) and
+``FUSED``: whether a tile is computed before the kernels that reduce it see it, or is a ``Product`` of two blocks of
+rows that they compute themselves; and, where it takes more than its library, ``missing``, which says what it lacks
+here. ``diagonal`` says that the tile lies on the diagonal of the matrix of pairs: only its part above the diagonal
+counts.
 
 Adding a kernel: a row here, a function in each backend module that has it, and its inputs in
 ``tests/kernels/cases.py``.
@@ -181,7 +182,7 @@ def module(backend: Backend) -> ModuleType:
             "user's cache can be written; set NUMBA_CACHE_DIR to a folder that can"
         )
         raise BackendUnavailableError(msg) from why
-    lacking = found.missing() if backend is Backend.TRITON else None
+    lacking = found.missing() if hasattr(found, "missing") else None
     if lacking is not None:
         others = [each.value for each in Backend if each is not backend]
         msg = f"backend {backend.value!r} needs {lacking}; here run {others}"

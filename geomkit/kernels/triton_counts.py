@@ -6,11 +6,11 @@ import triton.language as tl
 from torch import Tensor
 
 from geomkit.kernels.triton_tiles import (
-    after,
     autotuned,
     cut,
     launch,
     most_programs,
+    pairs,
     place,
     product,
     rows_from,
@@ -88,8 +88,7 @@ def _count_kernel(
             bits = values.to(tl.uint32, bitcast=True)
             patterns = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.uint16)
             if cut(i0, j0, rows, cols, DIAGONAL, BLOCK_M, BLOCK_N):
-                j = j0 + tl.arange(0, BLOCK_N)
-                seen = (j[None, :] > after(i0, rows, cols, DIAGONAL, BLOCK_M)[:, None]) & (j[None, :] < cols)
+                seen = pairs(i0, j0, rows, cols, DIAGONAL, BLOCK_M, BLOCK_N)
                 patterns = tl.where(seen, patterns, UNSEEN).to(tl.uint16)
             _count_in_parts(patterns, counts_ptr, least, BLOCK_M * BLOCK_N, PARTS)
 
@@ -117,8 +116,7 @@ def _tally_kernel(
             values = product(
                 a, b, stride_am, stride_bn, rows, cols, width, i0, j0, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, DESCRIPTORS
             )
-            j = j0 + tl.arange(0, BLOCK_N)
-            seen = (j[None, :] > after(i0, rows, cols, DIAGONAL, BLOCK_M)[:, None]) & (j[None, :] < cols)
+            seen = pairs(i0, j0, rows, cols, DIAGONAL, BLOCK_M, BLOCK_N)
             low = tl.minimum(low, tl.min(tl.where(seen, values, float("inf")), 1))
             high = tl.maximum(high, tl.max(tl.where(seen, values, float("-inf")), 1))
             off = tl.where(seen, values - centre, 0.0)

@@ -11,9 +11,9 @@ from torch import Tensor
 from geomkit.kernels.triton_tiles import (
     NARROWEST,
     WIDEST,
-    after,
     autotuned,
     launch,
+    pairs,
     place,
     product,
     rows_from,
@@ -108,7 +108,7 @@ def _screen_kernel(
                 a, b, stride_am, stride_bn, rows, cols, width, i0, j0, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, DESCRIPTORS
             )
             i, j = i0 + tl.arange(0, BLOCK_M), j0 + tl.arange(0, BLOCK_N)
-            seen = (j[None, :] > after(i0, rows, cols, DIAGONAL, BLOCK_M)[:, None]) & (j[None, :] < cols)
+            seen = pairs(i0, j0, rows, cols, DIAGONAL, BLOCK_M, BLOCK_N)
             own = _value(tl.load(floor_ptr + first_i + i, mask=i < rows, other=0))
             other = _value(tl.load(floor_ptr + first_j + j, mask=j < cols, other=0))
             beyond = seen & ((values > own[:, None]) | (values > other[None, :]))
@@ -138,7 +138,7 @@ def _extremes_kernel(
                 a, b, stride_am, stride_bn, rows, cols, width, i0, j0, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, DESCRIPTORS
             )
             i, j = i0 + tl.arange(0, BLOCK_M), j0 + tl.arange(0, BLOCK_N)
-            seen = (j[None, :] > after(i0, rows, cols, DIAGONAL, BLOCK_M)[:, None]) & (j[None, :] < cols)
+            seen = pairs(i0, j0, rows, cols, DIAGONAL, BLOCK_M, BLOCK_N)
             low, high = tl.where(seen, values, float("inf")), tl.where(seen, values, float("-inf"))
             tl.atomic_min(row_keys_ptr + i, _key(tl.min(low, 1)), mask=i < rows, sem="relaxed")
             tl.atomic_max(row_keys_ptr + rows + i, _key(tl.max(high, 1)), mask=i < rows, sem="relaxed")
@@ -189,8 +189,7 @@ def _above_kernel(
             values = product(
                 a, b, stride_am, stride_bn, rows, cols, width, i0, j0, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, DESCRIPTORS
             )
-            j = j0 + tl.arange(0, BLOCK_N)
-            seen = (j[None, :] > after(i0, rows, cols, DIAGONAL, BLOCK_M)[:, None]) & (j[None, :] < cols)
+            seen = pairs(i0, j0, rows, cols, DIAGONAL, BLOCK_M, BLOCK_N)
             if tl.max(tl.max((seen & (values >= threshold)).to(tl.int32), 1), 0) > 0:
                 size: tl.constexpr = BLOCK_M * BLOCK_N
                 _collect_in_parts(

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 __all__ = [
-    "CONFIGURATIONS", "INTERPRETED", "NARROWEST", "WIDEST", "after", "autotuned", "configurations", "cut", "kind_of",
-    "launch", "most_programs", "place", "product", "rows_from", "tiles_of", "triangular_root",
+    "CONFIGURATIONS", "INTERPRETED", "NARROWEST", "WIDEST", "autotuned", "configurations", "cut", "kind_of",
+    "launch", "most_programs", "pairs", "place", "product", "rows_from", "tiles_of", "triangular_root",
 ]  # fmt: skip
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -258,7 +258,9 @@ def cut(i0, j0, rows, cols, DIAGONAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK
 
 
 @triton.jit
-def after(i0, rows, cols, DIAGONAL: tl.constexpr, BLOCK_M: tl.constexpr):
-    """Column after which the pairs of each row of a tile begin; those of rows that there are not begin after all."""
-    i = i0 + tl.arange(0, BLOCK_M)
-    return tl.where(i < rows, i if DIAGONAL else -1, cols)
+def pairs(i0, j0, rows, cols, DIAGONAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Which entries of a tile are pairs to be seen: inside the matrix, and above its diagonal where it has one."""
+    i, j = i0 + tl.arange(0, BLOCK_M), j0 + tl.arange(0, BLOCK_N)
+    # Those of rows that there are not begin after all columns.
+    after = tl.where(i < rows, i if DIAGONAL else -1, cols)
+    return (j[None, :] > after[:, None]) & (j[None, :] < cols)

@@ -9,18 +9,16 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from geomkit.arrays import Matrix, as_matrix, check_choice, reject_rows
+from geomkit.arrays import Matrix, as_matrix, check_choice
 from geomkit.devices import Device, place
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
-from geomkit.rows import as_given, block_rows, direction_norms
+from geomkit.rows import as_given, block_rows, directed, direction_norms
 from geomkit.stats.cosine import check_threads
+from geomkit.stats.moments import WIDEST
 from geomkit.threads import processors
 
-__all__ = ["WIDEST", "Spectrum", "spectrum"]
-
-WIDEST = 8192
-"""Most coordinates, or rows if there are fewer, of a matrix whose eigenvalues are taken (512 MiB in float64)."""
+__all__ = ["Spectrum", "spectrum"]
 
 Vector = NDArray[np.float64]
 
@@ -111,12 +109,8 @@ def spectrum(
     matrix = as_matrix(x)
     matrix, which = place(matrix, backend, device, several=False)
     norms, total = direction_norms(matrix, which, threads or processors())
-    unknown, zero = np.isnan(norms), norms == 0
-    if on_invalid == "raise":
-        reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
-        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
-    kept = reject_rows(matrix, unknown | zero, "are not finite or zero", on_invalid, 2)
-    norms = norms[~(unknown | zero)]
+    kept, had = directed(matrix, norms, on_invalid)
+    norms = norms[had]
     if min(kept.n, kept.d) > WIDEST:
         msg = f"{kept.name} has {kept.n} rows and {kept.d} columns; the fewer of them must be at most {WIDEST}"
         raise InvalidInputError(msg)
