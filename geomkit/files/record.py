@@ -1,0 +1,46 @@
+"""The two records of this room: `Format`, which says what a file is, and `Opened`, which is what was in it."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Format", "Opened"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a file held. Values are not checked: NaN and infinities are as they were written."""
+
+    vectors: Any = field(repr=False)
+    """(n, d), n and d at least 1: ndarray, memory map, SciPy CSR array, or for bfloat16 a torch tensor."""
+    labels: tuple[str, ...] | None = field(repr=False)
+    """One a row, where labels were asked for."""
+    names: tuple[str, ...] | None = field(repr=False)
+    """What rows are called where the format says so, such as words; they need not be unique."""
+    format: str
+    """The name of the format in `FORMATS`."""
+    note: str
+    """What was chosen and what was left out, such as ``dataset 'train'``; empty where there was nothing to choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One kind of file, and where the function is that reads it."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    """In lower case. Two formats may share one where the magic of the first tells them apart."""
+    about: str
+    """What such a file holds and how it is read, in one sentence."""
+    target: str
+    """"module:function", imported when such a file is read; called with path, labels and key."""
+    magic: re.Pattern[bytes] | None = None
+    """Matches the first bytes of such a file; None where nothing marks them."""
+    library: str | None = None
+    """What has to be installed beside geomkit, with ``pip install 'geomkit[files]'``."""
+    key: str = ""
+    """What `key` names; empty where there is nothing to choose."""
+    labels: str = ""
+    """What `labels` names; empty where such files have no labels."""
+    gzip: bool = False
+    """Whether it may be compressed, with .gz after the suffix."""

@@ -1,0 +1,28 @@
+"""No mutated file crashes, hangs, or takes memory that only its header claims."""
+
+import faulthandler  # noqa: F401 - the child process says where it crashed
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geomkit import files
+from tests.files.fuzz import fuzz
+
+COMPILED = ["parquet", "arrow", "hdf5", "csv", "tsv"]
+"""Read by libraries that could end the process: tried in one of their own."""
+EXAMPLES = 80
+
+
+@pytest.mark.parametrize("name", sorted(set(files.FORMATS) - set(COMPILED)))
+def test_mutated_files_are_opened_or_refused(name):
+    fuzz(name, EXAMPLES)
+
+
+def test_mutated_files_of_compiled_libraries():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-X", "faulthandler", "-m", "tests.files.fuzz", str(EXAMPLES), *COMPILED]
+    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert ran.stdout.split() == COMPILED
