@@ -21,7 +21,7 @@ from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, 
 from geomkit.threads import processors
 from geomkit.tiles import Tiles
 
-__all__ = ["METHODS", "Alignment", "alignment"]
+__all__ = ["METHODS", "Alignment", "alignment", "overlap_of"]
 
 METHODS = ("cka", "neighbors", "procrustes", "imbalance")
 """Ways to compare two spaces."""
@@ -164,17 +164,13 @@ def alignment(
     check_choice(precision, "precision", PRECISIONS[which])
     workers, both = threads or processors(), (left, right)
     norms = [_norms(each, which, workers, directions=not of_columns and metric == "cosine") for each in both]
-    empty = Alignment(
-        value=math.nan, value_se=math.nan, chance=math.nan, method=method, n=left.n, d_x=left.d, d_y=right.d, k=0,
-        metric="" if of_columns else metric, x_to_y=math.nan, y_to_x=math.nan, y_to_x_se=math.nan,
-        backend=which.value, precision="float64",
-    )  # fmt: skip
+    empty = _empty(method, left.n, (left.d, right.d), "" if of_columns else metric, which.value)
     if of_columns:
         spaces = [_Space.of(each, which, float(norm.max())) for each, norm in zip(both, norms, strict=True)]
         return _cka(empty, *spaces) if method == "cka" else _procrustes(empty, *spaces)
     if method == "neighbors":
         found = [_nearest(each, which, k, metric, precision, device, threads) for each in both]
-        return _overlap(empty, *found)
+        return overlap_of(*found)
     return _imbalance(both, which, metric, device, workers, empty)
 
 
@@ -309,14 +305,33 @@ def _nearest(
     return settle(scores, nearest, k, metric, threads=threads)
 
 
-def _overlap(empty: Alignment, x: Neighbors, y: Neighbors) -> Alignment:
+def overlap_of(x: Neighbors, y: Neighbors) -> Alignment:
+    """Overlap of neighbours that are there already, of the same rows, as method ``"neighbors"`` finds it. O(n k log k).
+
+    Raises
+    ------
+    InvalidInputError
+        The two are not of the same rows, k or metric.
+    """
+    for name in ("n", "k", "metric"):
+        if getattr(x, name) != getattr(y, name):
+            msg = f"x and y must have the same {name}; got {getattr(x, name)!r} and {getattr(y, name)!r}"
+            raise InvalidInputError(msg)
+    if not np.array_equal(x.rows, y.rows):
+        msg = "x and y must be neighbours of the same rows; different ones were dropped"
+        raise InvalidInputError(msg)
     # A number in both lists of a row stands twice in a row once they are sorted together.
     together = np.sort(np.hstack([x.indices, y.indices]), axis=1)
-    shares = (together[:, 1:] == together[:, :-1]).sum(axis=1) / x.k
-    value, error = _mean(shares)
-    return replace(
-        empty, value=value, value_se=error, chance=x.k / (x.n - 1), k=x.k, backend=x.backend, precision=x.precision
-    )
+    value, error = _mean((together[:, 1:] == together[:, :-1]).sum(axis=1) / x.k)
+    empty = _empty("neighbors", x.n, (x.d, y.d), x.metric, x.backend)
+    return replace(empty, value=value, value_se=error, chance=x.k / (x.n - 1), k=x.k, precision=x.precision)
+
+
+def _empty(method: str, n: int, widths: tuple[int, int], metric: str, backend: str) -> Alignment:
+    return Alignment(
+        value=math.nan, value_se=math.nan, chance=math.nan, method=method, n=n, d_x=widths[0], d_y=widths[1], k=0,
+        metric=metric, x_to_y=math.nan, y_to_x=math.nan, y_to_x_se=math.nan, backend=backend, precision="float64",
+    )  # fmt: skip
 
 
 def _mean(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -199,7 +199,7 @@ def mean_cosine(scores: Scores) -> float:
     return min(max(middle - (1 - middle) / (scores.n - 1), -1.0), 1.0)
 
 
-def _by_row(scores: Scores) -> NDArray[np.float64]:
+def mean_by_row(scores: Scores) -> NDArray[np.float64]:
     """Mean cosine of each row with all others: (n x̂_i · m - 1) / (n - 1)."""
     onto_mean = scores.facts[2] - scores.offset
     if scores.form is Form.RESIDUAL:
@@ -216,7 +216,7 @@ def read(scores: Scores, tally: Tally) -> CosineStats:
         d=matrix.d,
         n_pairs=n * (n - 1) // 2,
         mean=mean_cosine(scores),
-        mean_se=2 * float(np.std(_by_row(scores), ddof=1)) / math.sqrt(n) if n > 2 else math.nan,
+        mean_se=2 * float(np.std(mean_by_row(scores), ddof=1)) / math.sqrt(n) if n > 2 else math.nan,
         std=found.std,
         skewness=found.skewness,
         kurtosis=found.kurtosis,

@@ -11,9 +11,10 @@ from scipy.sparse.csgraph import connected_components
 
 from geomkit.devices import Device
 from geomkit.errors import InvalidInputError
+from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
 
-__all__ = ["Hubness", "hubness", "hubness_of"]
+__all__ = ["Hubness", "duplicates_of", "graph_of", "hubness", "hubness_of", "outliers_of"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,18 @@ class Hubness:
     """Third standardised moment of N_k over the n rows (Radovanović et al. 2010); NaN where all N_k are equal. Random
     rows are not at 0: it depends on metric, n, d and k."""
     skewness_se: float
-    """Delete-one jackknife over the n occurrences, as if they were independent draws; NaN where skewness is.
-
-    It covers the spread of the occurrences at hand. It does not follow that a row drawn anew changes the occurrence of
-    others; the notes of `hubness` say how much that matters.
-    """
+    """Standard error over rows: a jackknife that allows for the voters that nearest rows share, drawn towards what a
+    gamma distribution of this skewness has, the more the larger the skewness is; see the notes of `hubness`. NaN where
+    skewness is."""
     robin_hood: float
     """Share of all n k votes that would have to move for all N_k to be equal, Σ|N_k - k|/(2nk) (the Hoover index;
     Feldbauer et al. 2018); in [0, 1)."""
+    robin_hood_se: float
+    """Standard error over rows, as if the occurrences were independent draws."""
     gini: float
     """Gini coefficient of N_k, Σ_ij |N_i - N_j|/(2n²k); in [0, 1)."""
+    gini_se: float
+    """Standard error over rows by influence values, as if the occurrences were independent draws."""
     antihub_share: float
     """Share of rows that are among nobody's k nearest: N_k = 0."""
     hub_share: float
@@ -53,6 +56,8 @@ class Hubness:
     """Share of rows in the largest of them."""
     mutual_share: float
     """Share of the n k directed edges i → j, j among the k nearest of i, whose reverse is there too."""
+    mutual_share_se: float
+    """Standard error over rows of the mean share of a row, as if rows were independent."""
     outlier_share: float
     """Share of rows whose nearest distance exceeds Q3 + 3 (Q3 - Q1) of all n nearest distances (Tukey's outer fence)
     by more than rounding; quartiles interpolate linearly."""
@@ -115,9 +120,19 @@ def hubness(
     Time and memory as for `neighbors`, and O(n (k + log n)) beyond. Duplicates and outliers are allowed a rounding in
     float64 of ``4 (d + 16) 2⁻⁵³``, absolute for cosine and relative otherwise.
 
-    Over rows drawn anew, the standard deviation of the skewness was 0.6 to 1.1 times what `skewness_se` says (Gaussian,
-    clustered and heavy-tailed rows, all three metrics, n from 400 to 1000). A jackknife that also hands each vote for
-    the row left out to the next in line is no better: it was 1.2 to 3 times too wide.
+    The standard error of the skewness has two parts. Over the occurrences, a delete-one jackknife whose values depend
+    on the row and on its nearest, see `linked_error`: rows next to each other share voters. (To link a row to all k
+    would take what their density has in common for dependence.) Where few rows get most votes this depends on whether a
+    hub has turned up yet, as the skewness itself does, and is too small just where the skewness is too low. So it is
+    averaged, in logarithms, with the standard error that the skewness γ of n draws from a gamma distribution has,
+    ``√((6 + 9γ² + 15γ⁴/8)/n)``, which has a weight of ``15γ⁴/8`` beside 6, the variance that remains without skewness.
+
+    Over 32 kinds of rows (Gaussian, shifted, clustered, heavy-tailed, anisotropic, a swiss roll; n from 300 to 1500, d
+    from 2 to 128, k from 3 to 20, all metrics), each drawn anew 400 times, ± 1.96 of it held the expected skewness at
+    that n in 90 to 98 % of the draws for 29 kinds, in 89 % for two of high skewness, and in 99.3 % for one. A jackknife
+    as if occurrences were independent gave 74 to 87 % wherever the skewness exceeds 2. One that hands each vote for the
+    row left out to the next in line is 1.2 to 3 times too wide; accelerating it by its third moment, or taking sixth
+    moments from a Pearson curve with the first four, still gave 81 to 90 % there.
 
     References
     ----------
@@ -149,10 +164,12 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
     """
     _check_duplicates(duplicates)
     n, k = found.n, found.k
-    numbers = np.searchsorted(found.rows, found.indices) if found.n_dropped else found.indices
-    occurrence = np.bincount(numbers.ravel(), minlength=n).astype(np.int64)
-    skewness, se = _skewness(occurrence, k)
-    n_components, largest, mutual = _graph(numbers)
+    occurrence = np.bincount(positions(found).ravel(), minlength=n).astype(np.int64)
+    skewness, se = _skewness(occurrence, k, seen(positions(found)[:, :1]))
+    mutual, part = graph_of(found)
+    sizes = np.bincount(part)
+    apart = np.abs(occurrence - k)
+    gini, gini_se = _gini(occurrence)
     return Hubness(
         occurrence=occurrence,
         rows=found.rows,
@@ -162,16 +179,19 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
         metric=found.metric,
         skewness=skewness,
         skewness_se=se,
-        robin_hood=int(np.abs(occurrence - k).sum()) / (2 * n * k),
-        gini=_gini(occurrence),
+        robin_hood=int(apart.sum()) / (2 * n * k),
+        robin_hood_se=float(apart.std()) / (2 * k * math.sqrt(n)),
+        gini=gini,
+        gini_se=gini_se,
         antihub_share=float(np.mean(occurrence == 0)),
         hub_share=float(np.mean(occurrence > 2 * k)),
         largest_occurrence=int(occurrence.max()),
-        n_components=n_components,
-        largest_component_share=largest,
-        mutual_share=mutual,
-        outlier_share=_outlier_share(found),
-        duplicate_share=_duplicate_share(found, duplicates),
+        n_components=len(sizes),
+        largest_component_share=int(sizes.max()) / n,
+        mutual_share=int(mutual.sum()) / (n * k),
+        mutual_share_se=float(mutual.std()) / (k * math.sqrt(n)),
+        outlier_share=float(np.mean(outliers_of(found))),
+        duplicate_share=math.nan if found.metric == "dot" else float(np.mean(duplicates_of(found, duplicates))),
         duplicate_tolerance=float(duplicates),
         backend=found.backend,
         precision=found.precision,
@@ -187,8 +207,8 @@ def _check_duplicates(duplicates: float) -> None:
         raise InvalidInputError(msg)
 
 
-def _skewness(occurrence: NDArray[np.int64], k: int) -> tuple[float, float]:
-    """Skewness about k, which the mean is exactly, and its standard error by leaving out each N_k in turn."""
+def _skewness(occurrence: NDArray[np.int64], k: int, links: NDArray[np.int64]) -> tuple[float, float]:
+    """Skewness about k, which the mean is exactly, and its standard error, as in the notes of `hubness`."""
     n = len(occurrence)
     apart = (occurrence - k).astype(np.float64)
     second = float(np.mean(apart**2))
@@ -198,23 +218,33 @@ def _skewness(occurrence: NDArray[np.int64], k: int) -> tuple[float, float]:
     # sum does not vary either, and so comes off. What the first order leaves out matters where one hub dominates.
     m1, m2, m3 = ((float(np.sum(apart**power)) - apart**power) / (n - 1) for power in (1, 2, 3))
     without = (m3 - 3 * m1 * m2 + 2 * m1**3) / (m2 - m1**2) ** 1.5
-    return float(np.mean(apart**3)) / second**1.5, float(np.std(without)) * math.sqrt(n - 1)
+    skewness = float(np.mean(apart**3)) / second**1.5
+    left_out = linked_error((n - 1) * (float(np.mean(without)) - without), links)
+    fourth = 15 / 8 * skewness**4
+    of_gamma, weight = math.sqrt((6 + 9 * skewness**2 + fourth) / n), fourth / (6 + fourth)
+    return skewness, left_out ** (1 - weight) * of_gamma**weight
 
 
-def _gini(occurrence: NDArray[np.int64]) -> float:
-    """Σ_ij |N_i - N_j| / (2 n Σ N) from ranks, exact but for the division."""
-    n = len(occurrence)
-    ranks = 2 * np.arange(n) - (n - 1)
-    return int(ranks @ np.sort(occurrence)) / (n * int(occurrence.sum()))
+def _gini(occurrence: NDArray[np.int64]) -> tuple[float, float]:
+    """Σ_ij |N_i - N_j| / (2 n Σ N) from ranks, exact but for the division; and its standard error.
+
+    A row's influence on it is its mean absolute difference from all others over the mean, less what its own size adds
+    to the mean that is divided by.
+    """
+    n, values = len(occurrence), np.sort(occurrence)
+    total = int(values.sum())
+    gini = int((2 * np.arange(n) - (n - 1)) @ values) / (n * total)
+    below = np.cumsum(values) - values
+    differences = (2 * np.arange(n) - (n - 1)) * values - 2 * below + (total - values)
+    return gini, float((differences / total - gini * values * n / total).std()) / math.sqrt(n)
 
 
-def _graph(numbers: NDArray[np.int64]) -> tuple[int, float, float]:
-    """Count the components, and return the share of rows in the largest and that of edges whose reverse is there."""
-    n, k = numbers.shape
+def graph_of(found: Neighbors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many of the k nearest of each row have it among theirs, and which connected part it is in, (n,) each."""
+    numbers, n, k = positions(found), found.n, found.k
     edges = csr_array((np.ones(n * k, np.int8), numbers.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
-    count, label = connected_components(edges, directed=True, connection="weak")
-    mutual = edges.multiply(edges.T).count_nonzero()
-    return int(count), int(np.bincount(label).max()) / n, int(mutual) / (n * k)
+    _, part = connected_components(edges, directed=True, connection="weak")
+    return np.asarray(edges.multiply(edges.T).sum(axis=1, dtype=np.int64)), part.astype(np.int64)
 
 
 def _rounding(found: Neighbors) -> float:
@@ -222,21 +252,23 @@ def _rounding(found: Neighbors) -> float:
     return 4 * (found.d + 16) * 2.0**-53
 
 
-def _outlier_share(found: Neighbors) -> float:
+def outliers_of(found: Neighbors) -> NDArray[np.bool_]:
+    """Which rows have a nearest distance beyond Tukey's outer fence, (n,)."""
     nearest = found.distances[:, 0]
     first, third = np.quantile(nearest, [0.25, 0.75])
     # Distances that are equal but for rounding have next to no spread: none of them is an outlier.
     slack = _rounding(found) * (1 if found.metric == "cosine" else np.abs(nearest))
-    return float(np.mean(nearest - slack > third + 3 * (third - first)))
+    return np.asarray(nearest - slack > third + 3 * (third - first))
 
 
-def _duplicate_share(found: Neighbors, tolerance: float) -> float:
+def duplicates_of(found: Neighbors, tolerance: float) -> NDArray[np.bool_]:
+    """Which rows have another as near as `tolerance` allows, as for `hubness`, (n,); none by inner product."""
     if found.metric == "dot":
-        return math.nan
+        return np.zeros(found.n, np.bool_)
     nearest, furthest = found.distances[:, 0], found.distances[:, -1]
     if found.metric == "cosine":
         reach = tolerance + _rounding(found)
     else:
         apart = furthest[furthest > 0]
         reach = tolerance * float(np.median(apart)) * (1 + _rounding(found)) if len(apart) else 0.0
-    return float(np.mean(nearest <= reach))
+    return np.asarray(nearest <= reach)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -281,6 +282,34 @@ def test_names_the_argument_that_is_wrong():
     with pytest.raises(InvalidInputError, match="x and y have 3 rows; debiased CKA must have at least 4"):
         alignment(x[:3], y[:3])
     assert alignment(x[:3], y[:3], method="procrustes").n == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("on_x", "on_y"), [("cuda:1", None), (None, "cuda:0"), ("cuda:0", "cuda:1")])
+def test_matrices_on_two_devices_are_refused_unless_one_is_named(monkeypatch, method, on_x, on_y):
+    # Matrices that say where they are: no such device is needed to refuse them.
+    as_matrix, on = module.as_matrix, {"x": on_x, "y": on_y}
+
+    def elsewhere(given, name="x"):
+        return replace(as_matrix(given, name=name), places=(on[name],) if on[name] else ())
+
+    class Placed(Exception):  # noqa: N818
+        """The matrices were let through."""
+
+    def place(matrix, backend, device, **_):
+        raise Placed(device)
+
+    monkeypatch.setattr(module, "as_matrix", elsewhere)
+    monkeypatch.setattr(module, "place", place)
+    x, y = spaces("gaussian")
+    message = f"x and y must be on one device, or device must say where to go; got {on_x or 'cpu'} and {on_y or 'cpu'}"
+    with pytest.raises(InvalidInputError, match=message):
+        alignment(x, y, method=method)
+    with pytest.raises(Placed, match="cuda:1"):
+        alignment(x, y, method=method, device="cuda:1")
+    on["y"] = on["x"]
+    with pytest.raises(Placed, match="None"):
+        alignment(x, y, method=method)
 
 
 @pytest.mark.parametrize("sparse", [False, True])

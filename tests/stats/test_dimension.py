@@ -36,25 +36,43 @@ def distances(x, metric):
     return full
 
 
+def linked(influence, lists):
+    """Standard error of a mean over rows, whose influences count together as far as they see the same rows."""
+    n, each = len(lists), [{int(i), *map(int, row)} for i, row in lists]
+    share = np.array([[len(a & b) / len(a) for b in each] for a in each])
+    return math.sqrt(influence @ share @ influence / (n * (n - share.sum() / n)))
+
+
 def brute(method, x, k, metric):
-    """Dimension, its standard error and the local values, row by row; a distance below 1e-12 is 0."""
-    ranked = np.sort(distances(x, metric), axis=1)[:, :k]
-    local = np.full(len(ranked), np.nan)
+    """Dimension, its standard error, what else there is, row by row; a distance below 1e-12 is 0."""
+    full = distances(x, metric)
+    order = np.argsort(full, axis=1, kind="stable")[:, :k]
+    ranked = np.take_along_axis(full, order, 1)
+    used = [i for i, row in enumerate(ranked) if row[0] > 1e-12]
+    lists, n = [(i, order[i]) for i in used], len(used)
     if method == "twonn":
-        mu = sorted(float(row[1] / row[0]) for row in ranked if row[0] > 1e-12)
-        n, kept = len(mu), int(0.9 * len(mu) + 1e-9)
-        logs, tails = np.log(mu[:kept]), np.array([-math.log(1 - i / n) for i in range(1, kept + 1)])
-        return np.linalg.lstsq(logs[:, None], tails, rcond=None)[0][0], n / math.fsum(np.log(mu)), None
-    for i, row in enumerate(ranked):
-        if row[0] > 1e-12:
-            sums = [float(np.log(row[k - 1] / row[j])) for j in range(k)]
-            local[i] = (k - 1 if method == "mle" else k) / math.fsum(sums)
-    kept = local[~np.isnan(local)]
+        ratios = np.array([float(np.log(ranked[i, 1] / ranked[i, 0])) for i in used])
+        kept = int(0.9 * n + 1e-9)
+        logs, tails = np.sort(ratios)[:kept], np.array([-math.log(1 - i / n) for i in range(1, kept + 1)])
+        slope = np.linalg.lstsq(logs[:, None], tails, rcond=None)[0][0]
+        # What a row adds, by a Riemann sum: 1 - F is the share of ratios that are larger than q.
+        q, step = np.linspace(0, logs[-1], 200_001, retstep=True)
+        q = q[:-1] + step / 2
+        rest = 1 - np.searchsorted(np.sort(ratios), q, side="right") / n
+        area = np.concatenate([[0], np.cumsum(-np.log(rest) - 2 * slope * q)]) * step
+        added = area[np.minimum(np.round(ratios / step).astype(int), 200_000)] / np.mean(
+            np.append(logs**2, np.zeros(n - kept))
+        )
+        return slope, linked(added - added.mean(), lists), n / math.fsum(ratios)
+    local = np.full(len(ranked), np.nan)
+    for i in used:
+        sums = [float(np.log(ranked[i, k - 1] / ranked[i, j])) for j in range(k)]
+        local[i] = (k - 1 if method == "mle" else k) / math.fsum(sums)
+    inverse = 1 / local[used]
     if method == "lid":
-        return np.median(kept), math.nan, local
-    whole, n = 1 / np.mean(1 / kept), len(kept)
-    left = (n - 1) / ((1 / kept).sum() - 1 / kept)
-    return whole, math.sqrt((n - 1) / n * np.square(left - left.mean()).sum()), local
+        return np.median(local[used]), math.nan, local
+    left = (n - 1) / (inverse.sum() - inverse)
+    return 1 / np.mean(inverse), linked((n - 1) * (left.mean() - left), lists), local
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -63,7 +81,7 @@ def brute(method, x, k, metric):
 def test_neighbour_methods_match_brute_force(method, name, metric):
     x = np.vstack([data("gaussian", 220, 7)] * 2)[:240] if name == "some twice" else data(name, 240, 7)
     found = intrinsic_dimension(x, method=method, k=9, metric=metric)
-    value, second, local = brute(method, x, 2 if method == "twonn" else 9, metric)
+    value, error, more = brute(method, x, 2 if method == "twonn" else 9, metric)
     # A cosine near 1 is known to some 1e-15, of which a distance of 1e-4 keeps eight digits.
     relative = 1e-10 if metric == "euclidean" else 1e-6
     assert found.dimension_ == pytest.approx(value, rel=relative)
@@ -72,52 +90,76 @@ def test_neighbour_methods_match_brute_force(method, name, metric):
     assert found.n_skipped == np.sum(nearest < 1e-12)
     assert (found.n_skipped > 0) == (name == "some twice")
     if method == "twonn":
-        assert found.maximum_likelihood == pytest.approx(second, rel=relative)
+        assert found.maximum_likelihood == pytest.approx(more, rel=relative)
+        assert found.dimension_se == pytest.approx(error, rel=1e-3)
         assert found.local is None
         return
-    assert np.array_equal(np.isnan(found.local), np.isnan(local))
-    assert found.local == pytest.approx(local, rel=100 * relative, nan_ok=True)
+    assert np.array_equal(np.isnan(found.local), np.isnan(more))
+    assert found.local == pytest.approx(more, rel=100 * relative, nan_ok=True)
     assert math.isnan(found.maximum_likelihood)
-    if method == "mle":
-        # The jackknife differs from the delta method by terms of 1/n.
-        assert found.dimension_se == pytest.approx(second, rel=5 / 240)
-    else:
-        assert math.isnan(found.dimension_se)
+    # The jackknife differs from the delta method by terms of 1/n.
+    assert found.dimension_se == pytest.approx(error, rel=5 / 240, nan_ok=True)
 
 
-@pytest.mark.parametrize("kind", ["cube", "sphere"])
+def inverse_on_a_sphere(dim, radius):
+    """Mean of ln(r_k/r) over the rest of a ball of chord r_k on the unit sphere; and the exponent of its volume there.
+
+    A chord r has a sphere of r^(dim-1) (1 - r²/4)^((dim-2)/2) around it: flat space but for the second factor.
+    """
+    r = np.linspace(0, radius, 4001)[1:]
+    around = r ** (dim - 1) * (1 - r**2 / 4) ** ((dim - 2) / 2)
+    volume = around.sum() - around[-1] / 2
+    return (np.log(radius / r) * around).sum() / volume, radius * around[-1] / volume / (radius / 4000)
+
+
 @pytest.mark.parametrize("dim", [2, 5, 10])
-def test_known_dimensions(kind, dim):
-    n, k = 3000, 10
-    x = embedded(kind, dim, n, 24)
-    found = neighbors(x, k, metric="euclidean")
-    # A share of the k-th ball lies beyond the faces of a cube: to first order r times its 2 dim faces, over 2, with r
-    # its radius; a sphere has none, but curves by O(r²). Both take from the dimension, which no more than that loses.
-    radius = (
-        float(np.median(found.distances[:, -1])) if kind == "cube" else float(np.median(found.distances[:, -1])) ** 2
-    )
-    low = 1 - min(radius * (1 if kind == "cube" else 0.5), 0.4)
-    # Neighbours are shared: a row's are also those of some k others, which widens the errors by up to √(1 + k / 2).
-    for result, wider in ((twonn_of(found), math.sqrt(2)), (mle_of(found), math.sqrt(1 + k / 2))):
-        band = 4 * result.dimension_se * wider
-        assert dim * low - band <= result.dimension_ <= dim + band
-    # The median of k/Gamma(k-1) is that of its inverse: dim k / median(Gamma(k - 1)), median ≈ k - 4/3.
-    expected, spread = dim * k / (k - 4 / 3), dim * 1.2533 / math.sqrt(n * (k - 2)) * math.sqrt(1 + k / 2)
-    assert expected * low - 4 * spread <= lid_of(found).dimension_ <= expected + 4 * spread
+def test_dimension_of_a_sphere(dim):
+    found = neighbors(embedded("sphere", dim, 3000, 24), 10, metric="euclidean")
+    mle, twonn = mle_of(found), twonn_of(found)
+    # Rows within the k-th distance of a row are uniform there, so that the mean of inverses is known exactly.
+    grid = np.linspace(found.distances[:, -1].min(), found.distances[:, -1].max(), 200)
+    inverse = np.interp(found.distances[:, -1], grid, [inverse_on_a_sphere(dim, each)[0] for each in grid])
+    assert abs(mle.dimension_ - 1 / inverse.mean()) < 4 * mle.dimension_se < 0.06 * dim
+    # The exponent of the volume falls with the radius: what TwoNN sees lies between that at r_2 and that at 0. The fit
+    # runs high by ln(n)/n.
+    least = inverse_on_a_sphere(dim, found.distances[:, 1].max())[1]
+    band = 4 * twonn.dimension_se + dim * math.log(3000) / 3000
+    assert least - band < twonn.dimension_ < dim + band < 1.2 * dim
+    # A local value is k over a sum of k - 1 unit exponentials over dim, whose median is nearly k - 4/3.
+    expected = 10 / (10 - 4 / 3)
+    # The median of n values errs by 1.2533 times their mean: as that of mle does, and by no more.
+    assert least * expected - band < lid_of(found).dimension_ < dim * expected + band
 
 
-def test_fit_error_is_that_of_exponential_samples():
+@pytest.mark.parametrize("dim", [2, 5, 10])
+def test_dimension_of_a_cube(dim):
+    found = neighbors(embedded("cube", dim, 3000, 24), 10, metric="euclidean")
+    # From a row of a convex body, volume grows no faster than in all of space; what lies beyond the 2 dim faces of the
+    # cube takes from a ball of radius r, to first order, a share of r dim E|z| of its volume, z a coordinate in a ball
+    # of radius 1, and so r E|z| of its exponent: less at the smaller radii that are measured, and to higher orders.
+    coordinate = dim / (dim + 1) * math.gamma(dim / 2) / math.sqrt(math.pi) / math.gamma((dim + 1) / 2)
+    least = dim * (1 - float(found.distances[:, -1].mean()) * coordinate)
+    for result in (twonn_of(found), mle_of(found)):
+        band = 4 * result.dimension_se + dim * math.log(3000) / 3000
+        assert least - band < result.dimension_ < dim + band
+
+
+def test_influences_on_the_fit_are_those_of_exponential_samples():
     rng = np.random.default_rng(3)
-    n, repeats = 400, 3000
-    logs = np.sort(rng.exponential(size=(repeats, n)), axis=1)[:, : int(0.9 * n)]
-    tails = -np.log1p(-np.arange(1, logs.shape[1] + 1) / n)
-    slopes = (logs @ tails) / np.square(logs).sum(axis=1)
+    n, repeats, kept = 400, 1500, 360
+    logs = np.sort(rng.exponential(size=(repeats, n)), axis=1)
+    tails = -np.log1p(-np.arange(1, kept + 1) / n)
+    slopes = (logs[:, :kept] @ tails) / np.square(logs[:, :kept]).sum(axis=1)
+    squares = [
+        np.square(module._fit_influence(x[:kept], slope, n)).mean() for x, slope in zip(logs, slopes, strict=True)
+    ]
     # Four standard errors of a standard deviation, and the next order in 1/n: a few parts of n.
-    assert module._fit_se(0.1) == pytest.approx(slopes.std() * math.sqrt(n), rel=4 / math.sqrt(2 * repeats) + 10 / n)
+    relative = 4 / math.sqrt(2 * repeats) + 10 / n
+    assert math.sqrt(np.mean(squares)) == pytest.approx(slopes.std() * math.sqrt(n), rel=relative)
 
 
 def test_standard_errors_are_those_of_independent_rows():
-    # Every row's distances are drawn apart from all others', as the formulas have it.
+    # Every row's distances are drawn apart from all others': links between rows are there, and mean nothing.
     rng = np.random.default_rng(4)
     found, n = neighbors(rng.standard_normal((500, 4)), 8, metric="euclidean"), 500
     results = {"twonn": [], "mle": []}
@@ -128,15 +170,19 @@ def test_standard_errors_are_those_of_independent_rows():
         results["mle"].append(mle_of(found))
     for method, each in results.items():
         values = np.array([one.dimension_ for one in each])
-        claimed = np.mean([one.dimension_se for one in each])
+        claimed = math.sqrt(np.mean([one.dimension_se**2 for one in each]))
         # Sixteen parts of n: the fit runs high by ln(n)/n, the inverse of a mean by 1/n.
         assert abs(values.mean() - 6) < 4 * values.std() / 20 + 6 * 16 / n, method
         assert claimed == pytest.approx(values.std(), rel=4 / math.sqrt(800) + 10 / n), method
 
 
 def test_twonn_of_high_gaussian_rows_is_far_too_low():
-    x = np.random.default_rng(0).standard_normal((2000, 256))
-    assert 30 < intrinsic_dimension(x).dimension_ < 0.5 * 256
+    found = intrinsic_dimension(np.random.default_rng(0).standard_normal((2000, 256)))
+    # Nearly all squared distances are 2 d (1 ± √(2/d)): an exponent at their lower end, not that of a ball. An upper
+    # tail of a normal variable at share p has ln p = -z²/2, whose slope in ln r is 2 z √(d/2): about 78 at p = 2/2000.
+    z = 3.09
+    assert found.dimension_ == pytest.approx(2 * z * math.sqrt(256 / 2), rel=0.25)
+    assert found.dimension_ + 4 * found.dimension_se < 0.5 * 256
 
 
 @pytest.mark.parametrize("method", module.METHODS)
@@ -221,7 +267,9 @@ def test_pca_matches_the_covariance(monkeypatch, form, metric, n, d):
     y = x / np.linalg.norm(x, axis=1, keepdims=True) if metric == "cosine" else x
     values = np.linalg.eigvalsh(np.cov(y.T))[::-1]
     if form == "small blocks":
-        monkeypatch.setattr(module, "_TILE_ENTRIES", 7 * d)
+        monkeypatch.setattr("geomkit.batches.BLOCK_ENTRIES", 1)
+        monkeypatch.setattr("geomkit.batches.BLOCK_ROWS", 7)
+        monkeypatch.setattr("geomkit.wide.TILE_ROWS", 7)
     given = {"sparse": scipy.sparse.csr_array, "torch": torch.from_numpy}.get(form, np.asarray)(x)
     backend = form if form in {"torch", "reference"} else "auto"
     found = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
@@ -232,7 +280,7 @@ def test_pca_matches_the_covariance(monkeypatch, form, metric, n, d):
     above = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
     assert above.components_95 is None
     assert above.dimension_ == found.dimension_
-    monkeypatch.setattr(module, "WIDEST", d - 1)
+    monkeypatch.setattr("geomkit.stats.gathered.WIDEST", d - 1)
     rows = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
     assert rows.dimension_ == pytest.approx(found.dimension_, rel=1e-9)
 
