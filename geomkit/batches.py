@@ -261,8 +261,8 @@ def read(matrix: Matrix, backend: Backend, start: int, stop: int, room: Vector |
     return _Plain(module(backend).as_working(x, "float64", device), backend, device)
 
 
-def block_rows(matrix: Matrix, backend: Backend) -> int:
-    """Rows of a block in a pass over the rows."""
-    if matrix.kind == "sparse" and backend is Backend.CPU:
+def block_rows(matrix: Matrix, backend: Backend, *, dense: bool = False) -> int:
+    """Rows of a block in a pass over the rows; `dense` where those of a sparse matrix are filled in."""
+    if matrix.kind == "sparse" and backend is Backend.CPU and not dense:
         return max(BLOCK_ROWS, int(STORED_ENTRIES * matrix.n // max(1, matrix.data.nnz)))
     return max(BLOCK_ROWS, (DEVICE_BLOCK_ENTRIES if matrix.on_accelerator else BLOCK_ENTRIES) // matrix.d)

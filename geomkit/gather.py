@@ -26,9 +26,9 @@ class Invalid:
         self.infinite: list[int] = []
         self.zero: list[int] = []
 
-    def note(self, norms: NDArray[np.float64], first: int) -> NDArray[np.bool_]:
+    def note(self, norms: NDArray[np.float64], first: int, *, directed: bool = True) -> NDArray[np.bool_]:
         """Note the invalid rows of a block that begins with row `first`, and return which they are."""
-        infinite, zero = np.isnan(norms), norms == 0
+        infinite, zero = np.isnan(norms), (norms == 0) & directed
         self.infinite += (first + np.flatnonzero(infinite)).tolist()
         self.zero += (first + np.flatnonzero(zero)).tolist()
         return np.asarray(infinite | zero)
@@ -37,7 +37,16 @@ class Invalid:
         return len(self.infinite) + len(self.zero)
 
 
-def gather(matrix: Matrix, backend: Backend, threads: int, into: Pair, *, drop: bool) -> tuple[Pair, Invalid]:
+def gather(
+    matrix: Matrix,
+    backend: Backend,
+    threads: int,
+    into: Pair,
+    *,
+    drop: bool,
+    directed: bool = True,
+    norms: NDArray[np.float64] | None = None,
+) -> tuple[Pair, Invalid]:
     """Read all rows once.
 
     Parameters
@@ -49,6 +58,10 @@ def gather(matrix: Matrix, backend: Backend, threads: int, into: Pair, *, drop: 
         replaced if it is empty.
     drop : bool
         Leave invalid rows out; else stop adding at the first, and go on looking for them.
+    directed : bool
+        Whether zero rows are invalid; else they are zero over their norms, too.
+    norms : (n,) float64, optional
+        Gets the norm of each row, NaN where it is not finite.
 
     Returns
     -------
@@ -58,14 +71,18 @@ def gather(matrix: Matrix, backend: Backend, threads: int, into: Pair, *, drop: 
         Where there are such rows and `drop` is not set, `pair` is `into` as it was.
     """
     size = block_rows(matrix, backend)
+    lengths = np.empty(matrix.n) if norms is None else norms
     if matrix.n <= size:
-        return into, _pour(matrix, backend, [0, matrix.n], into, drop=drop)
+        return into, _pour(matrix, backend, [0, matrix.n], into, lengths, drop=drop, directed=directed)
     blocks, room = -(-matrix.n // size), max(1, WORKER_BYTES // (16 * matrix.d**2))
     workers = min(threads, blocks, room) if backend is Backend.CPU else 1
     shares = [_cuts(matrix.n * k // workers, matrix.n * (k + 1) // workers, size) for k in range(workers)]
     pairs = [Pair.empty(matrix.d, backend, into.plain.device) for _ in shares]
     found = in_threads(
-        lambda share, pair: _pour(matrix, backend, share, pair, drop=drop), shares, pairs, workers=workers
+        lambda share, pair: _pour(matrix, backend, share, pair, lengths, drop=drop, directed=directed),
+        shares,
+        pairs,
+        workers=workers,
     )
     invalid = Invalid()
     for each in found:
@@ -86,14 +103,24 @@ def _cuts(start: int, stop: int, size: int) -> list[int]:
     return [start + (stop - start) * k // parts for k in range(parts + 1)]
 
 
-def _pour(matrix: Matrix, backend: Backend, cuts: Sequence[int], pair: Pair, *, drop: bool) -> Invalid:
+def _pour(
+    matrix: Matrix,
+    backend: Backend,
+    cuts: Sequence[int],
+    pair: Pair,
+    norms: NDArray[np.float64],
+    *,
+    drop: bool,
+    directed: bool,
+) -> Invalid:
     invalid = Invalid()
     # One room for all blocks: the system would clear new memory for each.
     dense = backend is Backend.CPU and matrix.kind != "sparse"
     room = np.empty((2, cuts[1] - cuts[0] + 2, matrix.d)) if dense else None
     for start, stop in pairwise(cuts):
         batch = read(matrix, backend, start, stop, room)
-        bad = invalid.note(batch.norms, start)
+        norms[start:stop] = batch.norms
+        bad = invalid.note(batch.norms, start, directed=directed)
         if len(invalid) and not drop:
             continue
         if bad.any():

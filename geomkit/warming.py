@@ -104,9 +104,9 @@ def _inputs() -> dict[str, Any]:
 
 def _uses(precision: str) -> Iterator[tuple[str, Callable[[], object]]]:
     wanted = PRECISIONS[1:] if precision == "all" else (precision,)
-    if "bfloat16" in wanted:
-        # So that rows are kept as they are in a job that is worth measuring which product is the fastest.
-        yield "which product is the fastest for bfloat16", partial(module(Backend.CPU).product, "bfloat16", np.inf)
+    for each in wanted:
+        # Kept for later processes; and bfloat16 rows are kept as they are in a job that is worth the choice.
+        yield f"which product is the fastest for {each}", partial(module(Backend.CPU).product, each, np.inf)
     for label, x in _inputs().items():
         for each in wanted:
             if not (each == "bfloat16" and "sparse" in label):

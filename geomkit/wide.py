@@ -23,7 +23,7 @@ from geomkit.influence import influence_of
 from geomkit.kernels import Backend, load, module
 from geomkit.scatter import PairSums
 
-__all__ = ["Wide", "across"]
+__all__ = ["Wide", "across", "measurable"]
 
 Vector = NDArray[np.float64]
 
@@ -50,9 +50,44 @@ class Wide(NamedTuple):
     side: str
     """``"rows"`` or ``"columns"``: whose products were summed."""
     n_dropped: int
+    means: Vector
+    """Of the rows in both forms, (2, d), over two to the power of the exponent of their sums."""
+    diagonal: Vector
+    """Sum of the squares of each coordinate of the rows as they are about its mean, (d,), over the square of that."""
+    along: Vector
+    """Inner products of the rows as they are, less their mean, with it, (n,)."""
+    gram: Vector
+    """All products of the rows about their mean, (n, n), in the form that was to be held; else (0, 0)."""
 
 
-def across(matrix: Matrix, backend: Backend, threads: int, on_invalid: str, *, by_row: bool) -> Wide:
+def measurable(
+    matrix: Matrix, backend: Backend, on_invalid: str, *, directed: bool = True
+) -> tuple[Matrix, NDArray[np.float64]]:
+    """Refuse or drop rows that cannot be measured; return the others, and their norms.
+
+    Parameters
+    ----------
+    directed : bool
+        Whether zero rows are among them.
+
+    Raises
+    ------
+    InvalidInputError
+        There are such rows and ``on_invalid="raise"``; or fewer than two rows are left.
+    """
+    norms = [read(matrix, backend, *block).norms for block in matrix.blocks(block_rows(matrix, backend))]
+    lengths = np.concatenate(norms)
+    infinite, zero = np.isnan(lengths), (lengths == 0) & directed
+    if on_invalid == "raise":
+        reject_rows(matrix, infinite, "are not finite", on_invalid, 2)
+        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
+    what = "are not finite or zero" if directed else "are not finite"
+    return reject_rows(matrix, infinite | zero, what, on_invalid, 2), lengths[~(infinite | zero)]
+
+
+def across(
+    matrix: Matrix, backend: Backend, threads: int, norms: Vector, *, by_row: bool = False, hold: int | None = None
+) -> Wide:
     """Sum up all pairs in tiles.
 
     By rows O(n² d), for sparse rows O(n²) and the terms that pairs of rows share; sparse rows that are more than their
@@ -60,31 +95,38 @@ def across(matrix: Matrix, backend: Backend, threads: int, on_invalid: str, *, b
 
     Parameters
     ----------
+    norms : (n,) float64
+        Of the rows, which are finite; those of zero rows are zero over their norms, too.
     by_row : bool
         Whether to sum up each row's part in the variances as well, which rows alone can.
-
-    Raises
-    ------
-    InvalidInputError
-        Rows are not finite or zero, and ``on_invalid="raise"``; or fewer than two rows are left.
+    hold : {None, 0, 1}
+        The form whose products of rows are kept whole, 8 n² bytes; then they are always those of the rows.
     """
-    norms = [read(matrix, backend, *block).norms for block in matrix.blocks(block_rows(matrix, backend))]
-    lengths = np.concatenate(norms)
-    infinite, zero = np.isnan(lengths), lengths == 0
-    if on_invalid == "raise":
-        reject_rows(matrix, infinite, "are not finite", on_invalid, 2)
-        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
-    matrix = reject_rows(matrix, infinite | zero, "are not finite or zero", on_invalid, 2)
-    exponent = exponent_of(float(lengths[~(infinite | zero)].max()))
+    exponent = exponent_of(float(norms.max()))
     tiles: _Tiles
     if matrix.kind != "sparse" or backend is not Backend.CPU:
         tiles = _DenseRows(matrix, backend, exponent)
-    elif by_row or matrix.n <= matrix.d:
+    elif by_row or hold is not None or matrix.n <= matrix.d:
         tiles = _SparseRows(matrix, backend, exponent)
     else:
         tiles = _SparseColumns(matrix, backend, exponent)
-    sums = _sweep(tiles, threads if backend is Backend.CPU else 1, by_row=by_row)
-    return Wide(sums, tiles.shares, tiles.side, matrix.n_dropped)
+    gram = np.empty((0, 0) if hold is None else (matrix.n, matrix.n))
+    held = None if hold is None else _Held(hold, gram)
+    sums = _sweep(tiles, threads if backend is Backend.CPU else 1, by_row=by_row, held=held)
+    return Wide(sums, tiles.shares, tiles.side, matrix.n_dropped, tiles.means, tiles.diagonal, tiles.along, gram)
+
+
+class _Held(NamedTuple):
+    """Where the products of the rows in one form go."""
+
+    form: int
+    gram: Vector
+
+    def keep(self, tile: Any, i: slice, j: slice, middle: float) -> None:
+        """Keep a tile of products, given less their mean."""
+        self.gram[i, j] = tile
+        self.gram[i, j] += middle
+        self.gram[j, i] = self.gram[i, j].T
 
 
 class _Tiles(Protocol):
@@ -101,6 +143,11 @@ class _Tiles(Protocol):
     squares: Vector
     """Squared distances of the rows from the mean, (2, n)."""
     shares: Vector
+    means: Vector
+    diagonal: Vector
+    along: Vector
+    middles: Vector
+    """Mean of the products of distinct rows about their mean, in both forms."""
 
     def block(self, part: slice) -> list[Any]:
         """Return both forms of some rows or columns."""
@@ -125,13 +172,16 @@ class _DenseRows:
         self.centres = np.zeros((2, matrix.d))
         for start, stop in matrix.blocks(self.size):
             self.centres += self._read(start, stop).means(exponent, self.origins) * ((stop - start) / n)
-        self.squares = np.empty((2, n))
-        columns = np.zeros(matrix.d)
+        self.means = self.origins + self.centres
+        self.squares, self.along = np.empty((2, n)), np.empty(n)
+        columns, mean = np.zeros((2, matrix.d)), module(backend).as_working(self.means[0], "float64", self.device)
         for start, stop in matrix.blocks(self.size):
             rows, self.squares[:, start:stop] = self._shifted(start, stop)
-            columns += module(backend).to_numpy((rows[1] * rows[1]).sum(0))
+            self.along[start:stop] = module(backend).to_numpy(rows[0] @ mean)
+            columns += np.stack([module(backend).to_numpy((form * form).sum(0)) for form in rows])
         self.middles = _middles(self.squares)
-        self.shares = (self.origins[1] + self.centres[1]) ** 2 - columns / (n * (n - 1))
+        self.diagonal = columns[0]
+        self.shares = self.means[1] ** 2 - columns[1] / (n * (n - 1))
 
     def block(self, part: slice) -> list[Any]:
         return self._shifted(part.start, part.stop)[0]
@@ -160,8 +210,11 @@ class _Sparse:
         batch, zeros, n = read(matrix, backend, 0, matrix.n), np.zeros((2, matrix.d)), matrix.n
         self.means = batch.means(exponent, zeros)
         self.forms, self.squares = batch.shifted(exponent, zeros, self.means)
-        columns = np.bincount(self.forms[1].indices, np.square(self.forms[1].data), matrix.d)
-        self.shares = ((n * self.means[1]) ** 2 - columns) / (n * (n - 1))
+        self.along = self.forms[0] @ self.means[0] - self.means[0] @ self.means[0]
+        columns = [np.bincount(form.indices, np.square(form.data), matrix.d) for form in self.forms]
+        self.middles = _middles(self.squares)
+        self.diagonal = np.maximum(columns[0] - n * self.means[0] ** 2, 0)
+        self.shares = ((n * self.means[1]) ** 2 - columns[1]) / (n * (n - 1))
 
     def block(self, part: slice) -> list[Any]:
         return [form[part] for form in self.forms]
@@ -183,7 +236,7 @@ class _SparseRows(_Sparse):
         self.count = matrix.n
         along = np.stack([form @ mean for form, mean in zip(self.forms, self.means, strict=True)])
         lengths = np.einsum("ij,ij->i", self.means, self.means)
-        self.corrections = along - (lengths - _middles(self.squares))[:, None] / 2
+        self.corrections = along - (lengths - self.middles)[:, None] / 2
 
     def tile(self, k: int, left: Any, right: Any, i: slice, j: slice) -> Vector:
         tile = self.products(left[k], right[k])
@@ -214,13 +267,13 @@ def _middles(squares: Vector) -> Vector:
     return np.asarray(-squares.sum(1) / (n * (n - 1)))
 
 
-def _sweep(tiles: _Tiles, threads: int, *, by_row: bool) -> list[PairSums]:
+def _sweep(tiles: _Tiles, threads: int, *, by_row: bool, held: _Held | None) -> list[PairSums]:
     apart = tiles.squares - tiles.squares.mean(1)[:, None]
     starts = range(0, tiles.count, tiles.size)
     workers = min(threads, len(starts))
     # A stripe of tiles is the shorter the later it starts: deal them out like cards.
     hands = [starts[k::workers] for k in range(workers)]
-    found = in_threads(lambda hand: _stripes(tiles, hand, apart, by_row=by_row), hands, workers=workers)
+    found = in_threads(lambda hand: _stripes(tiles, hand, apart, held, by_row=by_row), hands, workers=workers)
     sums = []
     for k, exponent in enumerate((tiles.exponent, 0)):
         squares, own = tiles.squares[k], apart[k]
@@ -247,7 +300,7 @@ class _Found(NamedTuple):
     """By form and row, where asked for: (k_ij - k̄)², and (a_j - ā) (k_ij - k̄), over j ≠ i."""
 
 
-def _stripes(tiles: _Tiles, starts: range, apart: Vector, *, by_row: bool) -> _Found:
+def _stripes(tiles: _Tiles, starts: range, apart: Vector, held: _Held | None, *, by_row: bool) -> _Found:
     count, size, memory = tiles.count, tiles.size, module(tiles.backend)
     weights = memory.as_working(apart, "float64", tiles.device)
     found = _Found([0.0, 0.0], np.zeros((2, 2, count if by_row else 0)))
@@ -259,6 +312,8 @@ def _stripes(tiles: _Tiles, starts: range, apart: Vector, *, by_row: bool) -> _F
             right = left if i == j else tiles.block(j)
             for k in (0, 1):
                 tile = tiles.tile(k, left, right, i, j)
+                if held is not None and held.form == k:
+                    held.keep(memory.to_numpy(tile), i, j, float(tiles.middles[k]))
                 if i == j and tiles.side == "rows":
                     diagonal = np.arange(tile.shape[0])
                     tile[diagonal, diagonal] = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from numba.core import config, event
+from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 
 _OURS = "geomkit."
@@ -63,6 +64,14 @@ def place(folder: str | None) -> str:
     if asked and not Path(folder).is_relative_to(asked):
         return f"{folder}, since NUMBA_CACHE_DIR={asked} cannot be written"
     return folder
+
+
+def folder() -> Path | None:
+    """Return where compiled code of this package is kept, which can be written; None where there is no such place."""
+    try:
+        return Path(FunctionCache(folder).cache_path)
+    except RuntimeError:  # "no locator available"
+        return None
 
 
 _herald = _Herald()

@@ -14,15 +14,17 @@ from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, module
 from geomkit.pairs import sweep
 from geomkit.reducers import Tally
-from geomkit.rows import Rows, centred_rows, unit_rows
 from geomkit.scores import Scores, cosine_scores, euclidean_scores
 from geomkit.stats.cosine import check_threads, prepare
 from geomkit.stats.distribution import Distribution
-from geomkit.stats.moments import WIDEST
+from geomkit.stats.gathered import by_columns, measured
+from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
+from geomkit.threads import processors
 from geomkit.tiles import Tiles
+from geomkit.wide import across, measurable
 
-__all__ = ["METHODS", "METRICS", "IntrinsicDimension", "intrinsic_dimension", "lid_of", "mle_of", "twonn_of"]
+__all__ = ["METHODS", "METRICS", "IntrinsicDimension", "intrinsic_dimension", "lid_of", "logs_of", "mle_of", "twonn_of"]
 
 METHODS = ("twonn", "mle", "lid", "pca", "correlation")
 METRICS = ("euclidean", "cosine")
@@ -45,9 +47,6 @@ SPECTRUM = 2048
 
 VARIANCE = 0.95
 
-_TILE_ENTRIES = 2**21
-"""Entries of a block of dense rows, 16 MiB in float64."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class IntrinsicDimension:
@@ -56,8 +55,8 @@ class IntrinsicDimension:
     dimension_: float
     """At least 0; infinite where all the neighbours of every row are equally far."""
     dimension_se: float = math.nan
-    """Standard error over rows, as if rows were independent: too small, since they share neighbours. Asymptotic for
-    `twonn`, delta method (the jackknife's limit) for `mle`; NaN for the others, which have no simple form."""
+    """Standard error over rows, of `twonn` and `mle`, that allows for the neighbours that rows share; NaN for the
+    others, which have no simple form, and where all rows see the same rows."""
     maximum_likelihood: float = math.nan
     """n/Σ ln μ beside the fit of `twonn`; NaN for the others."""
     components_95: int | None = None
@@ -119,7 +118,7 @@ def intrinsic_dimension(
         As for `neighbors`: of the screening, so that it does not change answers. `correlation` takes float32 and
         float64 alone; `pca` runs in float64.
     backend, device, on_invalid, threads
-        As for `cosine_stats`; one device for `pca`, whose products run in BLAS's own threads.
+        As for `cosine_stats`; one device for `pca`.
 
     Returns
     -------
@@ -173,8 +172,7 @@ def intrinsic_dimension(
     if method == "pca":
         matrix, which = place(matrix, backend, device, several=False)
         check_choice(precision, "precision", PRECISIONS[which])
-        ready = unit_rows if metric == "cosine" else centred_rows
-        return _pca(ready(matrix, which, "float64", on_invalid), metric)
+        return _pca(matrix, which, metric, on_invalid, threads)
     if method == "correlation":
         check_choice(precision, "precision", ("float32", "float64"))
         form = cosine_scores if metric == "cosine" else euclidean_scores
@@ -201,24 +199,33 @@ def twonn_of(found: Neighbors) -> IntrinsicDimension:
 
     Notes
     -----
-    Standard error: the order statistics of ln μ as exponential ones, independent from row to row; see `_fit_se`.
+    Standard error: what each row adds to the slope, see `_fit_influence`, dependent as `linked_error` has it. ± 1.96 of
+    it held the expected dimension at n in 90 to 96 % of 400 draws for each of 30 kinds of rows, as `hubness` names
+    them; as if rows were independent, it would be 87 to 96 %.
     """
-    radii, used = _radii(found)
-    logs = np.sort(np.log(radii[used, 1]) - np.log(radii[used, 0]))
-    n = len(logs)
+    logs = logs_of(found)
+    used = np.isfinite(logs)
+    order = np.argsort(logs[used])
+    logs, n = logs[used][order], len(order)
     kept = max(1, math.floor(n * (1 - DISCARDED)))
     x, y = logs[:kept], -np.log1p(-np.arange(1, kept + 1) / n)
     slope, likely = _over(float(x @ y), float(x @ x)), _over(n, float(logs.sum()))
-    se = slope * _fit_se(DISCARDED) / math.sqrt(n) if math.isfinite(slope) else math.nan
+    links = seen(positions(found)[:, :2])[used][order]
+    se = linked_error(_fit_influence(x, slope, n), links) if math.isfinite(slope) else math.nan
     return _of_neighbors(found, "twonn", slope, used, k=2, dimension_se=se, maximum_likelihood=likely)
 
 
 def mle_of(found: Neighbors) -> IntrinsicDimension:
-    """Levina and Bickel's dimension, averaged as by MacKay and Ghahramani. O(nk); refuses what `twonn_of` does."""
+    """Levina and Bickel's dimension, averaged as by MacKay and Ghahramani. O(nk); refuses what `twonn_of` does.
+
+    Of the same 30 kinds of rows, ± 1.96 standard errors held the expected dimension in 90 to 99 % of the draws for 25,
+    and 82 to 89 % for Gaussian rows of 32 dimensions and more. As if rows were independent: 90 % or more for 8.
+    """
     inverse, used = _inverses(found, found.k - 1)
     kept = inverse[used]
     value = _over(1.0, float(kept.mean()))
-    se = value**2 * float(kept.std(ddof=1)) / math.sqrt(len(kept)) if math.isfinite(value) else math.nan
+    links = seen(positions(found))[used]
+    se = value**2 * linked_error(kept - kept.mean(), links) if math.isfinite(value) else math.nan
     return _of_neighbors(found, "mle", value, used, k=found.k, dimension_se=se, local=_inverted(inverse))
 
 
@@ -230,6 +237,14 @@ def lid_of(found: Neighbors) -> IntrinsicDimension:
 
 
 _OF: dict[str, Callable[[Neighbors], IntrinsicDimension]] = {"twonn": twonn_of, "mle": mle_of, "lid": lid_of}
+
+
+def logs_of(found: Neighbors) -> NDArray[np.float64]:
+    """Return ln(r_2/r_1) of each row, (n,), NaN where another lies at distance 0; refuses what `twonn_of` does."""
+    radii, used = _radii(found)
+    out = np.full(found.n, np.nan)
+    out[used] = np.log(radii[used, 1]) - np.log(radii[used, 0])
+    return out
 
 
 def _radii(found: Neighbors) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -274,20 +289,17 @@ def _over(one: float, other: float) -> float:
     return one / other if other > 0 else math.inf
 
 
-def _fit_se(discarded: float) -> float:
-    """Relative standard error of the fit of TwoNN, times √n.
+def _fit_influence(x: NDArray[np.float64], slope: float, n: int) -> NDArray[np.float64]:
+    """By how much each of n rows, in order, moves the slope through the smallest ln μ, which are `x`; times n.
 
-    With t = -ln(1 - F), the quantile process of a unit exponential has covariance e^min(s,t) - 1, and the slope weighs
-    it with t e^-t for t up to T = -ln(discarded): √(∫∫ s t e^-(s+t) (e^min(s,t) - 1)) / ∫ t² e^-t, in closed form.
+    The slope is ∫ y Q / ∫ Q², Q the quantiles of ln μ and y = -ln(1 - F). A row raises F, and so lowers Q, beyond its
+    own: what it adds is ∫ (y - 2 slope Q) dQ up to there, or up to the last that is kept, less the mean of that.
     """
-    top = -math.log(discarded)
-    # ∫_t^T s e^-s ds = (1 + t) e^-t - tail, against t (1 - e^-t).
-    tail = (1 + top) * discarded
-    first = 3 - discarded * (top**2 + 3 * top + 3)
-    second = 0.5 - discarded**2 * (top**2 / 2 + top + 0.5)
-    weight = top**2 / 2 - 1 + (1 + top) * discarded
-    square = 2 - discarded * (top**2 + 2 * top + 2)
-    return math.sqrt(2 * (first - second - tail * weight)) / square
+    before = np.concatenate([[0.0], x[:-1]])
+    y = -np.log1p(-np.arange(len(x)) / n)
+    reached = np.cumsum((y - slope * (before + x)) * (x - before))
+    whole = np.concatenate([reached, np.full(n - len(x), reached[-1])])
+    return np.asarray((whole - whole.mean()) * n / float(x @ x))
 
 
 def _of_neighbors(
@@ -341,38 +353,29 @@ def _correlation(scores: Scores, metric: str, threads: int | None) -> IntrinsicD
     return _result(scores.matrix, metric, "correlation", value, *ran, radius_low=first, radius_high=last)
 
 
-def _pca(rows: Rows, metric: str) -> IntrinsicDimension:
+def _pca(matrix: Matrix, backend: Backend, metric: str, on_invalid: str, threads: int | None) -> IntrinsicDimension:
     """Read the covariance from the smaller of the products of columns and those of rows, whose spectra agree."""
-    n, d = rows.n, rows.matrix.d
-    origin, mean = _middle(rows)
-    by_columns = d <= n and d <= WIDEST
-    size = max(1, _TILE_ENTRIES // d)
-    whole = np.empty((n, n)) if not by_columns and n <= SPECTRUM else None
-    trace = squares = 0.0
-    second: Any = 0.0
-    for start, stop in rows.matrix.blocks(size):
-        y = _about(rows, start, stop, origin, mean)
-        trace += float((y * y).sum())
-        if by_columns:
-            second = second + y.T @ y
-            continue
-        for at in range(start, n, size):
-            end = min(at + size, n)
-            tile = y @ (y if at == start else _about(rows, at, end, origin, mean)).T
-            squares += (1 if at == start else 2) * float((tile * tile).sum())
-            if whole is not None:
-                whole[at:end, start:stop] = module(rows.backend).to_numpy(tile).T
-    if by_columns:
-        squares = float((second * second).sum())
-        whole = np.asarray(module(rows.backend).to_numpy(second)) if d <= SPECTRUM else None
+    form, directed = METRICS.index(metric), metric == "cosine"
+    products: Any = None
+    if by_columns(matrix):
+        pair, matrix, _ = measured(matrix, backend, threads, on_invalid, directed=directed)
+        sums = pair.both[form].sums()
+        if matrix.d <= SPECTRUM:
+            products = module(backend).to_numpy(pair.both[form].products)
+    else:
+        matrix, norms = measurable(matrix, backend, on_invalid, directed=directed)
+        held = form if matrix.n <= SPECTRUM else None
+        wide = across(matrix, backend, threads or processors(), norms, hold=held)
+        sums, products = wide.sums[form], wide.gram if held is not None else None
+    n, trace = matrix.n, sums.squares
     # Equal directions may be rounded apart where their lengths differ.
-    least = n * _cosine_rounding(d) ** 2 if metric == "cosine" else 0.0
+    least = n * _cosine_rounding(matrix.d) ** 2 if directed else 0.0
     if not trace > least:
-        msg = f"x has {n} {'rows' if metric == 'euclidean' else 'directions'} that are all equal; some must differ"
+        msg = f"x has {n} {'directions' if directed else 'rows'} that are all equal; some must differ"
         raise InvalidInputError(msg)
-    components = None if whole is None else _components(whole, trace)
-    ratio = trace * trace / squares
-    return _result(rows.matrix, metric, "pca", ratio, rows.backend, "float64", components_95=components)
+    components = None if products is None else _components(np.asarray(products), trace)
+    ratio = trace * trace / (sums.excess + trace * trace / (n - 1))
+    return _result(matrix, metric, "pca", ratio, backend, "float64", components_95=components)
 
 
 def _components(products: NDArray[np.float64], trace: float) -> int:
@@ -380,18 +383,3 @@ def _components(products: NDArray[np.float64], trace: float) -> int:
     shares = np.cumsum(np.linalg.eigvalsh(products)[::-1]) / trace
     # 19 of 20 equal eigenvalues are 95 %, whatever their rounding.
     return int(np.argmax(shares >= VARIANCE - len(shares) * 2.0**-50)) + 1
-
-
-def _middle(rows: Rows) -> tuple[Any, Any]:
-    """Return the first row, and the mean less it: equal rows then become exactly zero."""
-    origin = _about(rows, 0, 1, 0.0, 0.0)[0]
-    total: Any = 0.0
-    for start, stop in rows.matrix.blocks(max(1, _TILE_ENTRIES // rows.matrix.d)):
-        total = total + _about(rows, start, stop, origin, 0.0).sum(0)
-    return origin, total / rows.n
-
-
-def _about(rows: Rows, start: int, stop: int, origin: Any, mean: Any) -> Any:
-    """Dense rows less their mean."""
-    block = rows.block(start, stop)
-    return ((block.toarray() if rows.sparse else block) - origin) - mean

@@ -7,22 +7,19 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_choice, name_rows
+from geomkit.arrays import Matrix, as_matrix, check_choice
 from geomkit.batches import Pair
 from geomkit.devices import Device, named, place
 from geomkit.errors import InvalidInputError
-from geomkit.gather import gather
 from geomkit.influence import influences
 from geomkit.kernels import Backend
 from geomkit.scatter import PairSums, Scatter
 from geomkit.stats.cosine import check_threads
+from geomkit.stats.gathered import WIDEST, by_columns, filled, measured, too_few
 from geomkit.threads import processors
-from geomkit.wide import across
+from geomkit.wide import Wide, across, measurable
 
-__all__ = ["WIDEST", "Moments", "MomentsAccumulator", "moments"]
-
-WIDEST = 8192
-"""Most coordinates of rows whose products of columns are held: two float64 matrices, 1 GiB."""
+__all__ = ["WIDEST", "Moments", "MomentsAccumulator", "moments", "moments_of_pair", "moments_of_wide"]
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ class MomentsAccumulator:
         device = matrix.device if matrix.on_accelerator else None
         pair = self._pair or Pair.empty(matrix.d, backend, device)
         _check_same(matrix, pair, backend, device)
-        self._pair = _filled(matrix, pair, self._threads, self._on_invalid, self._seen)
+        self._pair = filled(matrix, pair, self._threads, self._on_invalid, self._seen)
         self._seen += matrix.n
         return self
 
@@ -212,9 +209,8 @@ class MomentsAccumulator:
             There are fewer than two rows.
         """
         if self._pair is None or self.n < 2:
-            raise InvalidInputError(_too_few("the stream", self.n, self.n_dropped))
-        pair = self._pair
-        return _moments(_sums(pair), _shares(pair), pair.plain.backend, "columns", self.n_dropped)
+            raise InvalidInputError(too_few("the stream", self.n, self.n_dropped))
+        return moments_of_pair(self._pair, self.n_dropped)
 
 
 def moments(
@@ -280,36 +276,28 @@ def moments(
     check_threads(threads)
     matrix = as_matrix(x)
     matrix, which = place(matrix, backend, device, several=False)
-    if matrix.n < matrix.d or matrix.d > WIDEST:
-        wide = across(matrix, which, threads or processors(), on_invalid, by_row=variance_se)
-        return _moments(wide.sums, wide.shares, which, wide.side, wide.n_dropped)
-    empty = Pair.empty(matrix.d, which, matrix.device if matrix.on_accelerator else None)
-    pair = _filled(matrix, empty, threads, on_invalid, 0)
-    dropped = matrix.n - pair.plain.n
-    if pair.plain.n < 2:
-        raise InvalidInputError(_too_few(matrix.name, pair.plain.n, dropped))
-    sums, shares = _sums(pair), _shares(pair)
-    if variance_se:
-        found = influences(matrix, which, threads or processors(), pair)
-        sums = [replace(each, influence=influence) for each, influence in zip(sums, found, strict=True)]
-    return _moments(sums, shares, which, "columns", dropped)
+    if not by_columns(matrix):
+        matrix, norms = measurable(matrix, which, on_invalid)
+        return moments_of_wide(across(matrix, which, threads or processors(), norms, by_row=variance_se), which)
+    pair, matrix, _ = measured(matrix, which, threads, on_invalid)
+    influence = influences(matrix, which, threads or processors(), pair) if variance_se else None
+    return moments_of_pair(pair, matrix.n_dropped, influence)
 
 
-def _filled(matrix: Matrix, pair: Pair, threads: int | None, on_invalid: str, first: int) -> Pair:
-    """Add rows, of which the first has the number `first`; where invalid ones are refused, `pair` is as it was."""
-    drop = on_invalid == "drop"
-    pair, invalid = gather(matrix, pair.plain.backend, threads or processors(), pair, drop=drop)
-    kinds = {"are not finite": invalid.infinite, "are zero and have no direction": invalid.zero}
-    for what, rows in kinds.items():
-        if rows and not drop:
-            msg = f'{matrix.name} has {name_rows(np.array(rows) + first)} that {what}; drop them with on_invalid="drop"'
-            raise InvalidInputError(msg)
-    return pair
+def moments_of_pair(pair: Pair, n_dropped: int, influence: list[float] | None = None) -> Moments:
+    """Moments of rows that were poured already; `influence` is that of `influences`."""
+    sums = [scatter.sums() for scatter in pair.both]
+    if influence is not None:
+        sums = [replace(each, influence=one) for each, one in zip(sums, influence, strict=True)]
+    unit = pair.unit
+    # Share of each coordinate in the mean cosine, (s_k² - Σ x̂_ik²) / (n(n-1)), written about the mean.
+    shares = unit.mean**2 - unit.diagonal() / (unit.n * (unit.n - 1))
+    return _moments(sums, shares, pair.plain.backend, "columns", n_dropped)
 
 
-def _too_few(name: str, n: int, dropped: int) -> str:
-    left = f" left after dropping {dropped}" if dropped else ""
-    return f"{name} has {n} {'row' if n == 1 else 'rows'}{left}; it must have at least 2"
+def moments_of_wide(wide: Wide, backend: Backend) -> Moments:
+    """Moments of rows whose pairs were summed up already."""
+    return _moments(wide.sums, wide.shares, backend, wide.side, wide.n_dropped)
 
 
 def _check_same(matrix: Matrix, pair: Pair, backend: Backend, device: Any) -> None:
@@ -323,16 +311,6 @@ def _check_same(matrix: Matrix, pair: Pair, backend: Backend, device: Any) -> No
             f"{held.backend.value!r} on {held.device or 'cpu'}, like the blocks before"
         )
         raise InvalidInputError(msg)
-
-
-def _sums(pair: Pair) -> list[PairSums]:
-    return [scatter.sums() for scatter in pair.both]
-
-
-def _shares(pair: Pair) -> NDArray[np.float64]:
-    """Share of each coordinate in the mean cosine: (s_k² - Σ x̂_ik²) / (n(n-1)), written about the mean."""
-    unit = pair.unit
-    return unit.mean**2 - unit.diagonal() / (unit.n * (unit.n - 1))
 
 
 class _Estimates(NamedTuple):

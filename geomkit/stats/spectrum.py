@@ -1,44 +1,64 @@
 """How many directions a space uses: its spectrum, isotropy, the coordinates behind its mean cosine, and its norms."""
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from geomkit.arrays import Matrix, as_matrix, check_choice
 from geomkit.devices import Device, place
 from geomkit.errors import InvalidInputError
+from geomkit.gather import in_threads
 from geomkit.kernels import Backend, module
-from geomkit.rows import as_given, block_rows, directed, direction_norms
 from geomkit.stats.cosine import check_threads
-from geomkit.stats.moments import WIDEST
+from geomkit.stats.gathered import WIDEST, by_columns, measured
+from geomkit.stats.moments import Moments, moments_of_pair, moments_of_wide
+from geomkit.stats.projections import Axes, Partition, look_along
 from geomkit.threads import processors
+from geomkit.wide import across, measurable
 
-__all__ = ["Spectrum", "spectrum"]
+__all__ = ["Spectrum", "spectrum", "spectrum_and_moments"]
 
 Vector = NDArray[np.float64]
+
+RANKS = ("participation_ratio", "effective_rank", "stable_rank")
+"""Functions of the eigenvalues, whatever their unit. An IsoScore is (participation ratio - 1) / (d - 1)."""
+
+FAINT = 2.0**-40
+"""Share of the variance below which a direction is left out of standard errors: float32 does not see it."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenvalues of the covariance of the rows, what they come to, and how the rows lie about the origin."""
+    """Eigenvalues of the covariance of the rows, what they come to, and how the rows lie about the origin.
+
+    Standard errors are over rows, by their influence (the infinitesimal jackknife): how far another sample of n rows
+    would lie from this one, to first order in 1/n. Ranks of n rows are below those of the population by a share of
+    about rank/n, which is no part of the error, and where n is not several times the rank the error is rough. NaN for
+    fewer than three rows, where the value is NaN, and unless asked for with ``standard_errors=True``.
+    """
 
     n: int
     d: int
     participation_ratio: float
     """(Σλ)² / Σλ², from 1 to min(n - 1, d): directions that share the variance. NaN where all rows are equal."""
+    participation_ratio_se: float
     effective_rank: float
     """Exponential of the entropy of the singular values √λ over their sum (Roy & Vetterli 2007), from 1 to
     min(n - 1, d). NaN where all rows are equal."""
+    effective_rank_se: float
     stable_rank: float
     """Σλ / λ_max, from 1 to min(n - 1, d). NaN where all rows are equal."""
+    stable_rank_se: float
+    """Where the two largest eigenvalues are further apart than sampling moves them."""
     isoscore: float
-    """From 0, one direction, to 1, the same variance in all d (Rudman et al. 2022). NaN where all rows are equal, or
-    d = 1."""
+    """From 0, one direction, to 1, the same variance in all d (Rudman et al. 2022); it is (participation ratio - 1) /
+    (d - 1). NaN where all rows are equal, or d = 1."""
+    isoscore_se: float
+    largest_variance_ratio: float
+    """Largest variance of a coordinate over the mean of all d, from 1 to d. NaN where all rows are equal."""
     partition_isotropy: float
     """min Z / max Z in [0, 1], Z(c) = Σ exp(c · x_i) over the eigenvectors c of XᵀX, each in both directions, for its
     sign has no meaning (Mu & Viswanath 2018). Of the rows as given: it depends on their scale."""
@@ -50,6 +70,10 @@ class Spectrum:
     """Of the rows, in units of the data."""
     norm_std: float
     """Over the n rows, in units of the data."""
+    norm_cv: float
+    """`norm_std` over `norm_mean`, at least 0."""
+    norm_cv_se: float
+    """Whether asked for or not; NaN where all norms are equal, or for fewer than three rows."""
     norm_min: float
     norm_max: float
     backend: str
@@ -57,7 +81,7 @@ class Spectrum:
     """Rows left out by ``on_invalid="drop"``."""
     eigenvalues: Vector = field(repr=False, compare=False)
     """Of the covariance (divided by n - 1), largest first, (min(n, d),), in squared units of the data; 0 where they are
-    below max(n, d) 2⁻⁵² of the largest, which is rounding."""
+    below max(n, d) 2⁻⁵² of the largest, which is rounding; infinite where float64 cannot say them."""
     shares: Vector = field(repr=False, compare=False)
     """Share of each coordinate in the mean cosine, (d,), exact; may be negative (Timkey & van Schijndel 2021)."""
 
@@ -68,7 +92,7 @@ class Spectrum:
         }
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<20} {value}" for name, value in self.to_dict().items())
+        return "\n".join(f"{name:<22} {value}" for name, value in self.to_dict().items())
 
 
 def spectrum(
@@ -77,6 +101,7 @@ def spectrum(
     backend: str = "auto",
     device: Device = None,
     on_invalid: str = "raise",
+    standard_errors: bool = False,
     threads: int | None = None,
 ) -> Spectrum:
     """How many directions the rows use, and how evenly.
@@ -87,6 +112,9 @@ def spectrum(
         As for `cosine_stats`; the smaller of n and d at most 8192.
     backend, device, on_invalid, threads
         As for `moments`.
+    standard_errors : bool
+        Whether to give those of the ranks and of the IsoScore, too: another product in the second pass over the rows,
+        about a third more time.
 
     Returns
     -------
@@ -99,151 +127,230 @@ def spectrum(
     BackendUnavailableError
         The library behind the backend, or the device, is missing.
 
+    See Also
+    --------
+    spectrum_and_moments : this and `moments`, in the time of this.
+
     Notes
     -----
-    O(n d min(n, d)) time in three passes over the rows, and O(min(n, d)³) for the eigenvectors; 16 min(n, d)² bytes and
-    a few blocks. Everything is float64.
+    O(n d min(n, d)) time in two passes over the rows, and O(min(n, d)³) for the eigenvectors; 16 min(n, d)² bytes a
+    worker and a few blocks. Everything is float64, save that the CPU backend makes the projections behind standard
+    errors in float32, and looks in float32, within a proven bound, for the directions of which partition isotropy is
+    then computed.
+
+    A row's influence on a function g of the eigenvalues is Σ_j ∂g/∂λ_j (p_ij² - λ_j), p_ij its coordinate, about the
+    mean, along the j-th eigenvector. Directions with less than 2⁻⁴⁰ of the variance are left out.
+    """
+    return spectrum_and_moments(
+        x, backend=backend, device=device, on_invalid=on_invalid, standard_errors=standard_errors, threads=threads
+    )[0]
+
+
+def spectrum_and_moments(
+    x: Any,
+    *,
+    backend: str = "auto",
+    device: Device = None,
+    on_invalid: str = "raise",
+    standard_errors: bool = False,
+    threads: int | None = None,
+) -> tuple[Spectrum, Moments]:
+    """`spectrum` and `moments` of the same rows, from the same sums.
+
+    Parameters
+    ----------
+    x, backend, device, on_invalid, standard_errors, threads
+        As for `spectrum`.
+
+    Returns
+    -------
+    Spectrum
+    Moments
+        Without the standard errors of the variances.
+
+    Raises
+    ------
+    InvalidInputError, BackendUnavailableError
+        As for `spectrum`.
     """
     check_choice(on_invalid, "on_invalid", ("raise", "drop"))
     check_threads(threads)
     matrix = as_matrix(x)
     matrix, which = place(matrix, backend, device, several=False)
-    norms, total = direction_norms(matrix, which, threads or processors())
-    kept, had = directed(matrix, norms, on_invalid)
-    norms = norms[had]
-    if min(kept.n, kept.d) > WIDEST:
-        msg = f"{kept.name} has {kept.n} rows and {kept.d} columns; the fewer of them must be at most {WIDEST}"
+    route = _by_columns if by_columns(matrix) else _by_rows
+    return route(matrix, which, on_invalid, threads, standard_errors)
+
+
+def _by_columns(
+    matrix: Matrix, backend: Backend, on_invalid: str, threads: int | None, errors: bool
+) -> tuple[Spectrum, Moments]:
+    """Everything from the products of the columns."""
+    pair, matrix, norms = measured(matrix, backend, threads, on_invalid)
+    moments, plain = moments_of_pair(pair, matrix.n_dropped), pair.plain
+    # Of both matrices the lower triangle counts.
+    centred = np.asarray(module(backend).to_numpy(plain.products))
+    about_zero = centred + np.multiply.outer(plain.n * plain.mean, plain.mean)
+    workers = min(2, threads or processors()) if backend is Backend.CPU else 1
+    (values, own), (squares, directions) = in_threads(
+        _decomposed, [centred, about_zero], [errors, True], workers=workers
+    )
+    found = _Found.of(values, matrix, plain.exponent, plain.diagonal())
+    # The first two cumulants of the rows along each direction.
+    onto_mean = plain.mean @ directions
+    second = (squares / plain.n - onto_mean**2) / 2
+    isotropy, influence = look_along(
+        matrix,
+        backend,
+        threads or processors(),
+        directions,
+        np.stack([second + onto_mean, second - onto_mean]),
+        exponent=plain.exponent,
+        longest=float(norms.max()),
+        axes=found.axes(plain.mean, own, plain.n),
+    )
+    return _spectrum(found, norms, isotropy, influence, moments), moments
+
+
+def _by_rows(
+    matrix: Matrix, backend: Backend, on_invalid: str, threads: int | None, errors: bool
+) -> tuple[Spectrum, Moments]:
+    """Everything from the products of the rows, XXᵀ = UΣ²Uᵀ: the rows along the eigenvectors of XᵀX are UΣ."""
+    matrix, norms = measurable(matrix, backend, on_invalid)
+    if min(matrix.n, matrix.d) > WIDEST:
+        msg = f"{matrix.name} has {matrix.n} rows and {matrix.d} columns; the fewer of them must be at most {WIDEST}"
         raise InvalidInputError(msg)
-    rows = _Rows.of(kept, which, norms)
-    by_columns = kept.d <= kept.n
-    centred = rows.products() if by_columns else rows.gram(centred=True)
-    found: Vector = np.asarray(scipy.linalg.eigvalsh(centred), np.float64)[::-1]
-    # The entropy would see rounding at its square root.
-    found = np.where(found > max(kept.n, kept.d) * 2.0**-52 * found[0], found, 0.0)
-    shares = (total**2 - rows.unit_squares) / (kept.n * (kept.n - 1))
-    mean = min(float(shares.sum()), 1.0)
+    wide = across(matrix, backend, threads or processors(), norms, hold=0)
+    moments, centred, mean = moments_of_wide(wide, backend), wide.gram, wide.means[0]
+    about_zero = centred + (wide.along[:, None] + wide.along + mean @ mean)
+    workers = min(2, threads or processors()) if backend is Backend.CPU else 1
+    (values, own), (squares, left) = in_threads(_decomposed, [centred, about_zero], [errors, True], workers=workers)
+    found = _Found.of(values, matrix, wide.sums[0].exponent, wide.diagonal)
+    partition = Partition(matrix.n, found.exponent)
+    partition.add(left * np.sqrt(np.maximum(squares, 0.0)))
+    # All other directions see the rows at 0.
+    isotropy, influence = partition.ratio(math.log(matrix.n)), None
+    if own is not None and found.values[0] > 0:
+        influence = matrix.n * (own[:, ::-1] ** 2 @ (found.shares[:, None] * found.derivatives()))
+    return _spectrum(found, norms, isotropy, influence, moments), moments
+
+
+def _decomposed(symmetric: Vector, vectors: bool) -> tuple[Vector, Vector | None]:
+    """Eigenvalues of a symmetric matrix, the least first, and its eigenvectors if wanted; its lower triangle counts."""
+    if vectors:
+        values, columns = np.linalg.eigh(symmetric)
+        return values, columns
+    return np.asarray(np.linalg.eigvalsh(symmetric)), None
+
+
+class _Found(NamedTuple):
+    """What the products of the rows about their mean say, over a power of two."""
+
+    values: Vector
+    """Eigenvalues of the products, largest first, (r,)."""
+    exponent: int
+    diagonal: Vector
+    """Sum of the squares of each coordinate, (d,)."""
+
+    @classmethod
+    def of(cls, values: Vector, matrix: Matrix, exponent: int, diagonal: Vector) -> "_Found":
+        """Set aside what is rounding in eigenvalues, given least first."""
+        values = values[::-1][: min(matrix.n, matrix.d)]
+        # The entropy would see rounding at its square root.
+        kept = np.where(values > max(matrix.n, matrix.d) * 2.0**-52 * values[0], values, 0.0)
+        return cls(kept, exponent, diagonal)
+
+    @property
+    def shares(self) -> Vector:
+        """Eigenvalues over the largest, (r,)."""
+        return np.asarray(self.values / self.values[0])
+
+    def ranks(self) -> list[float]:
+        """Return what `RANKS` names; NaN where all rows are equal."""
+        if self.values[0] == 0:
+            return [math.nan] * len(RANKS)
+        shares = self.shares
+        total = float(shares.sum())
+        return [total**2 / float(shares @ shares), math.exp(self._entropy()), total]
+
+    def derivatives(self) -> Vector:
+        """Of the ranks, by the shares, (r, 3); 0 for directions that are too faint."""
+        shares, (participation, effective, stable) = self.shares, self.ranks()
+        out = np.zeros((len(shares), len(RANKS)))
+        out[:, 0] = 2 * participation * (1 / stable - shares / float(shares @ shares))
+        # Of the directions themselves, and of the largest, to which they are compared.
+        out[:, 2] = 1
+        out[0, 2] -= stable
+        seen = shares > FAINT * stable
+        roots = np.sqrt(shares[seen])
+        total = float(np.sqrt(shares).sum())
+        out[seen, 1] = -effective * (np.log(roots / total) + self._entropy()) / (2 * total * roots)
+        out[~seen] = 0
+        return out
+
+    def _entropy(self) -> float:
+        roots = np.sqrt(self.shares)
+        parts = roots[roots > 0] / roots.sum()
+        return -float(parts @ np.log(parts))
+
+    def axes(self, mean: Vector, vectors: Vector | None, n: int) -> Axes | None:
+        """Axes along which the mean square of the rows is a share; None where there are none."""
+        if vectors is None or self.values[0] == 0:
+            return None
+        columns = vectors[:, ::-1][:, : len(self.values)]
+        return Axes(mean, columns * math.sqrt(n / self.values[0]), self.derivatives())
+
+
+def _spectrum(found: _Found, norms: Vector, isotropy: float, influence: Vector | None, moments: Moments) -> Spectrum:
+    n, d = moments.n, moments.d
+    participation, effective, stable = found.ranks()
+    errors = np.full(len(RANKS), math.nan)
+    if influence is not None and n > 2:
+        errors = np.std(influence, axis=0, ddof=1) / math.sqrt(n)
+    mean_variance = float(found.diagonal.mean())
+    with np.errstate(over="ignore"):
+        eigenvalues = np.ldexp(found.values / (n - 1), 2 * found.exponent)
     return Spectrum(
-        n=kept.n,
-        d=kept.d,
-        **_ranks(found, kept.d),
-        partition_isotropy=_by_columns(rows, centred) if by_columns else _by_rows(rows),
-        mean_cosine=mean,
-        n_dominant=_dominant(shares, mean),
-        norm_mean=float(norms.mean()),
-        norm_std=float(norms.std()),
-        norm_min=float(norms.min()),
-        norm_max=float(norms.max()),
-        backend=which.value,
-        n_dropped=kept.n_dropped,
-        eigenvalues=found / (kept.n - 1) * rows.scale * rows.scale,
-        shares=shares,
+        n=n,
+        d=d,
+        participation_ratio=participation,
+        participation_ratio_se=float(errors[0]),
+        effective_rank=effective,
+        effective_rank_se=float(errors[1]),
+        stable_rank=stable,
+        stable_rank_se=float(errors[2]),
+        isoscore=(participation - 1) / (d - 1) if d > 1 else math.nan,
+        isoscore_se=float(errors[0]) / (d - 1) if d > 1 else math.nan,
+        largest_variance_ratio=float(found.diagonal.max()) / mean_variance if found.values[0] > 0 else math.nan,
+        partition_isotropy=isotropy,
+        mean_cosine=moments.cosine_mean,
+        n_dominant=_dominant(moments.cosine_shares, moments.cosine_mean),
+        **_norms(norms),
+        backend=moments.backend,
+        n_dropped=moments.n_dropped,
+        eigenvalues=eigenvalues,
+        shares=moments.cosine_shares,
     )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Dense blocks of rows in float64, over a power of two that brings the longest to a norm of at most 1."""
-
-    matrix: Matrix
-    backend: Backend
-    scale: float
-    mean: Vector
-    """Of the rows over `scale`, (d,)."""
-    unit_squares: Vector
-    """Sum of the squares of the unit rows, by coordinate, (d,)."""
-
-    @classmethod
-    def of(cls, matrix: Matrix, backend: Backend, norms: Vector) -> "_Rows":
-        """Read the rows once for their mean."""
-        scale = math.ldexp(1.0, min(max(math.frexp(float(norms.max()))[1], -1021), 1023))
-        rows = cls(matrix, backend, scale, np.zeros(matrix.d), np.zeros(matrix.d))
-        memory = module(backend)
-        first = np.asarray(memory.to_numpy(rows.block(0, 1)))[0]
-        away, squares = np.zeros(matrix.d), np.zeros(matrix.d)
-        for start, stop in matrix.blocks(block_rows(matrix)):
-            x = rows.block(start, stop)
-            lengths = memory.as_working(norms[start:stop] / scale, "float64", matrix.device)
-            # About the first row, so that a far-away origin costs no digits.
-            away += np.asarray(memory.to_numpy((x - rows.there(first)).sum(0)))
-            squares += np.asarray(memory.to_numpy(((x / lengths[:, None]) ** 2).sum(0)))
-        return replace(rows, mean=first + away / matrix.n, unit_squares=squares)
-
-    def there(self, vector: Vector) -> Any:
-        """Return a vector in the memory of the backend."""
-        return module(self.backend).as_working(vector, "float64", self.matrix.device)
-
-    def block(self, start: int, stop: int) -> Any:
-        """Return rows ``start:stop``."""
-        given = as_given(self.matrix, self.backend, start, stop)
-        return module(self.backend).as_working(given, "float64", self.matrix.device) / self.scale
-
-    def products(self) -> Vector:
-        """Sum of the products of the coordinates about the mean, (d, d)."""
-        middle, total = self.there(self.mean), 0.0
-        for start, stop in self.matrix.blocks(block_rows(self.matrix)):
-            y = self.block(start, stop) - middle
-            total = total + y.T @ y
-        return np.asarray(module(self.backend).to_numpy(total))
-
-    def gram(self, *, centred: bool) -> Vector:
-        """All inner products of the rows, about the mean or the origin, (n, n)."""
-        memory, middle = module(self.backend), self.there(self.mean if centred else np.zeros(self.matrix.d))
-        out, blocks = np.empty((self.matrix.n, self.matrix.n)), list(self.matrix.blocks(block_rows(self.matrix)))
-        for at, (start, stop) in enumerate(blocks):
-            y = self.block(start, stop) - middle
-            for first, last in blocks[at:]:
-                out[start:stop, first:last] = memory.to_numpy(y @ (self.block(first, last) - middle).T)
-                out[first:last, start:stop] = out[start:stop, first:last].T
-        return out
-
-
-def _ranks(eigenvalues: Vector, d: int) -> dict[str, float]:
-    """Return what the eigenvalues of the covariance come to, whatever their unit."""
-    names = ("participation_ratio", "effective_rank", "stable_rank", "isoscore")
-    largest = float(eigenvalues[0])
-    if largest == 0:
-        return dict.fromkeys(names, math.nan)
-    shares = eigenvalues / largest
-    total, square = float(shares.sum()), float(np.square(shares).sum())
-    roots = np.sqrt(shares)
-    parts = roots[roots > 0] / roots.sum()
-    values = (total**2 / square, math.exp(-float((parts * np.log(parts)).sum())), total, _isoscore(total, square, d))
-    return dict(zip(names, values, strict=True))
-
-
-def _isoscore(total: float, square: float, d: int) -> float:
-    """Return the IsoScore of variances with this sum and sum of squares, of which d - len may be 0."""
-    if d == 1:
-        return math.nan
-    # |√d λ/|λ| - 1|² = 2 d - 2 √d Σλ/|λ|.
-    defect = (2 * d - 2 * math.sqrt(d) * total / math.sqrt(square)) / (2 * (d - math.sqrt(d)))
-    occupied = (d - defect * (d - math.sqrt(d))) ** 2 / d**2
-    return (d * occupied - 1) / (d - 1)
-
-
-def _by_columns(rows: _Rows, centred: Vector) -> float:
-    """Partition isotropy from the products of the coordinates, in one more pass over the rows."""
-    n, memory = rows.matrix.n, module(rows.backend)
-    _, directions = scipy.linalg.eigh(centred + n * np.outer(rows.mean, rows.mean))
-    there = rows.there(np.ascontiguousarray(directions))
-    logs = np.full((2, rows.matrix.d), -np.inf)
-    for start, stop in rows.matrix.blocks(block_rows(rows.matrix)):
-        onto = np.asarray(memory.to_numpy(rows.block(start, stop) @ there)) * rows.scale
-        for sign, each in zip((1, -1), logs, strict=True):
-            np.logaddexp(each, logsumexp(sign * onto, axis=0), out=each)
-    return _least_over_most(logs)
-
-
-def _by_rows(rows: _Rows) -> float:
-    """Partition isotropy from the products of the rows: XV = UΣ, and all other directions see rows at 0."""
-    squares, left = scipy.linalg.eigh(rows.gram(centred=False))
-    onto = left * np.sqrt(np.maximum(squares, 0.0)) * rows.scale
-    logs = np.stack([logsumexp(sign * onto, axis=0) for sign in (1, -1)])
-    return _least_over_most(np.append(logs, math.log(rows.matrix.n)))
-
-
-def _least_over_most(logs: Vector) -> float:
-    return math.exp(float(logs.min()) - float(logs.max()))
+def _norms(norms: Vector) -> dict[str, float]:
+    """Return what the norms come to; those that float64 cannot say have no spread."""
+    least, largest, n = float(norms.min()), float(norms.max()), len(norms)
+    if math.isinf(largest):
+        mean, std, cv, se = math.inf, math.nan, math.nan, math.nan
+    else:
+        # About the least, so that equal norms have no spread; over a power of two, so that squares stay in the range.
+        exponent = math.frexp(largest)[1]
+        apart = np.ldexp(norms - least, -exponent)
+        middle, spread = float(apart.mean()), float(apart.std())
+        scaled = math.ldexp(least, -exponent) + middle
+        cv, se = spread / scaled, math.nan
+        if spread > 0 and n > 2:
+            away = (apart - middle) / spread
+            se = cv * float(np.std(away * away / 2 - cv * away, ddof=1)) / math.sqrt(n)
+        mean, std = math.ldexp(scaled, exponent), math.ldexp(spread, exponent)
+    return {
+        "norm_mean": mean, "norm_std": std, "norm_cv": cv, "norm_cv_se": se, "norm_min": least, "norm_max": largest,
+    }  # fmt: skip
 
 
 def _dominant(shares: Vector, mean: float) -> int:

@@ -1,22 +1,35 @@
+import subprocess
 import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
+from numba.core import config
+from threadpoolctl import threadpool_info
 
-from geomkit.kernels import cpu_product
+from geomkit.kernels import cpu_cache, cpu_product, cpu_timings
 from geomkit.kernels.cpu_product import PRODUCTS, bfloat16_product, gram, product, storage
 from tests.bounds import assert_within, gamma, unit
 
 NAMES = {"numpy", "torch"}
 
 
+BFLOAT16 = {"numpy in float32": 3e-3, "torch in float32": 4e-3, "torch": 1e-3}
+
+
 @pytest.fixture
-def measured(monkeypatch):
-    """What was measured, for a process that has measured nothing yet."""
+def measured(monkeypatch, tmp_path):
+    """What was measured, for a process that has measured nothing yet on a machine that remembers nothing."""
     seen = []
+
+    def timed(precision):
+        seen.append(precision)
+        return BFLOAT16 if precision == "bfloat16" else {"numpy": 3e-3, "torch": 2e-3}
+
     monkeypatch.setattr(cpu_product, "_chosen", {})
-    monkeypatch.setattr(cpu_product, "_fastest", lambda precision: seen.append(precision) or "torch")
+    monkeypatch.setattr(cpu_product, "_timed", timed)
+    monkeypatch.setattr(cpu_cache, "folder", lambda: tmp_path)
     return seen
 
 
@@ -64,7 +77,51 @@ def test_torch_is_imported_for_larger_work_only(measured, monkeypatch):
     assert cpu_product._WORTH_IMPORTING > cpu_product._WORTH_MEASURING
     assert product("float32", 0.99 * cpu_product._WORTH_IMPORTING) == "numpy"
     assert measured == []
-    assert product("float32", 1.01 * cpu_product._WORTH_IMPORTING) == "torch"
+    # The library itself does not bear a second import.
+    monkeypatch.setattr(cpu_product.importlib, "import_module", lambda _: None)
+    assert product("float32", 1e20) == "torch"
+    assert measured == ["float32"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_torch_is_imported_where_it_saves_more_than_that_takes(measured, monkeypatch, precision):
+    seconds = cpu_product._timed(precision)
+    cpu_timings.remember(precision, seconds)
+    measured.clear()
+    imported = []
+    monkeypatch.setattr(cpu_product.importlib, "import_module", imported.append)
+    monkeypatch.setattr(cpu_product.os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    best = min(seconds[name] for name in seconds if name.startswith("numpy"))
+    blocks, rows, columns = cpu_product._TIMED
+    assert blocks == 2
+    saved = (best - seconds["torch"]) / (2 * rows * rows * columns) / 3
+    enough = cpu_product._IMPORT / saved
+    monkeypatch.delitem(sys.modules, "torch")
+    numpy = "numpy" if precision == "float32" else "numpy in float32"
+    assert product(precision, 0.99 * enough) == numpy
+    assert (imported, cpu_product._chosen) == ([], {})
+    assert product(precision, 1.01 * enough) == "torch"
+    assert (imported, measured) == (["torch"], [])
+    # From now on, and for any work.
+    assert product(precision, 1.0) == "torch"
+
+
+def test_torch_that_is_there_is_used_for_any_work_that_is_worth_a_choice(measured):
+    assert "torch" in sys.modules
+    assert product("bfloat16", 1.01 * cpu_product._WORTH_MEASURING) == "torch"
+
+
+def test_the_fastest_is_remembered(measured, monkeypatch):
+    assert product("bfloat16", 1e20) == "torch"
+    assert product("float32", 1e20) == "torch"
+    assert measured == ["bfloat16", "float32"]
+    monkeypatch.setattr(cpu_product, "_chosen", {})
+    assert product("bfloat16", 1e20) == "torch"
+    assert product("float32", 1e20) == "torch"
+    assert measured == ["bfloat16", "float32"]
+    # Another precision is another product.
+    assert product("float64", 1e20) == "torch"
+    assert measured == ["bfloat16", "float32", "float64"]
 
 
 def test_without_torch_numpy_it_is(measured, monkeypatch):
@@ -112,6 +169,42 @@ def test_a_product_in_float32_is_named_after_the_library_that_runs_it(measured, 
     assert single in {None, ran[0]}
 
 
-def test_measuring_the_products_names_one_of_them():
-    assert cpu_product._fastest("float32") in NAMES
-    assert cpu_product._fastest("bfloat16") in {"torch", *(f"{name} in float32" for name in NAMES)}
+def test_every_product_is_timed():
+    for precision, names in (("float32", NAMES), ("float64", NAMES), ("bfloat16", set(BFLOAT16))):
+        seconds = cpu_product._timed(precision)
+        assert set(seconds) == set(cpu_product._names(precision)) == names
+        assert all(0 < each < 60 for each in seconds.values())
+
+
+def test_products_are_timed_in_one_thread(monkeypatch):
+    seen = set()
+
+    def look(*_):
+        blas = [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+        seen.add((torch.get_num_threads(), *blas))
+
+    for name in NAMES:
+        monkeypatch.setitem(PRODUCTS, name, look)
+    before = torch.get_num_threads()
+    cpu_product._timed("float32")
+    assert {count for each in seen for count in each} == {1}
+    assert torch.get_num_threads() == before
+
+
+CODE = """
+import sys
+from geomkit.kernels import cpu_product
+import geomkit.kernels.cpu
+print(cpu_product.product("float32", 1e12), "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("numpy", "said"), [(1e-3, "numpy False"), (10.0, "torch True")])
+def test_a_later_process_neither_measures_nor_imports_torch_for_nothing(tmp_path, monkeypatch, numpy, said):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    assert cpu_cache.folder().is_relative_to(tmp_path)
+    cpu_timings.remember("float32", {"numpy": numpy, "torch": 2e-3})
+    code = "from geomkit.kernels import cpu_product as c; c._timed = None" + CODE
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == said

@@ -13,7 +13,6 @@ import torch
 
 from geomkit import batches, wide
 from geomkit.kernels import Backend
-from geomkit.stats import moments as module
 from geomkit.stats.moments import Moments, moments
 from tests.bounds import assert_within, gamma
 from tests.stats.oracle import DATA, data
@@ -78,7 +77,7 @@ def test_sparse_rows(shape, far, backend):
 @pytest.mark.parametrize("variance_se", [True, False])
 def test_rows_wider_than_the_limit(variance_se, kind, backend, monkeypatch):
     """More rows than columns, and still too many columns for d × d: tiles of several blocks."""
-    monkeypatch.setattr(module, "WIDEST", 10)
+    monkeypatch.setattr("geomkit.stats.gathered.WIDEST", 10)
     monkeypatch.setattr(wide, "TILE_ROWS", 40)
     x = sparse_rows(*TALL)
     found = moments(scipy.sparse.csr_array(x) if kind == "sparse" else x, backend=backend, variance_se=variance_se)
