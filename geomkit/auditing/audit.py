@@ -1,0 +1,219 @@
+"""`audit`: measure a space, compare it with random vectors, say what that means, and what to try first."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.arrays import Matrix, as_matrix, check_choice
+from geomkit.auditing.extras import Extra, of_labels, of_queries
+from geomkit.auditing.measurements import Measurements, measure
+from geomkit.auditing.null import NULLS, Null, null_of
+from geomkit.auditing.passes import Options
+from geomkit.auditing.readings import Value
+from geomkit.auditing.result import LEVELS, Audit, Finding, Thresholds
+from geomkit.auditing.statistics import STATISTICS
+from geomkit.auditing.suggestions import suggest
+from geomkit.devices import Device
+from geomkit.errors import InvalidInputError
+from geomkit.stats.hubness import duplicates_of, outliers_of
+from geomkit.stats.neighbors import METRICS
+
+__all__ = ["audit"]
+
+SHOWN = 100
+"""Rows to look at, of each kind."""
+
+
+def audit(
+    x: Any,
+    *,
+    k: int = 10,
+    metric: str = "cosine",
+    null: str = "gaussian",
+    null_draws: int | None = None,
+    queries: Any = None,
+    labels: Any = None,
+    sample: int | None = None,
+    thresholds: Mapping[str, tuple[float, float]] | None = None,
+    z: float = 4.0,
+    try_transforms: bool = True,
+    source: str = "x",
+    seed: int = 0,
+    precision: str = "float32",
+    backend: str = "auto",
+    device: Device = None,
+    on_invalid: str = "raise",
+    threads: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Audit:
+    """Say what a space is like, beside what random vectors would give.
+
+    Parameters
+    ----------
+    x : array_like (n, d)
+        As for `cosine_stats`: n >= 3 rows, all of which are measured.
+    k : int
+        Neighbours of each row; 2 <= k <= n - 1.
+    metric : {"cosine", "euclidean", "dot"}
+        Of the neighbours. Under ``"cosine"`` everything but `norm_cv` and `metric_overlap` sees directions alone.
+    null : {"gaussian", "spectrum", "permuted"}
+        What to compare with, at the same n, d, k and metric: independent Gaussian coordinates; the same with the
+        covariance of the rows; each column of the rows shuffled on its own.
+    null_draws : int, optional
+        Random sets, at least 2; unless given as many as some 1.5e12 products of coordinates allow, from 4 to 32.
+    queries : array_like (m, d), optional
+        Rows that will be searched for: how many lie outside the corpus, and how unevenly they find it.
+    labels : sequence of n, optional
+        A label of each row: whether neighbours share it, and whether a linear probe finds it.
+    sample : int, optional
+        Measure so many rows, drawn with `seed`; all of them unless given. The result says so.
+    thresholds : mapping, optional
+        Effects that are warn and fail, by statistic: ``{"hubness_skewness": (2, 5)}``.
+    z : float
+        Least |z| of a finding, above 0.
+    try_transforms : bool
+        Measure again with the transform that is suggested first, where something is wrong that one could mend.
+    source : str
+        What to call the data.
+    seed : int
+        Draws random sets, the sample, folds and shuffled labels; at least 0.
+    precision, backend, device, on_invalid, threads
+        As for `cosine_stats`; `precision` decides the speed of finding neighbours, not what is found.
+    say : callable, optional
+        Told about progress, a line at a time.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    InvalidInputError
+        The data cannot be measured at all, or an argument is out of range. A statistic that these rows do not have is
+        NaN with a reason, and the rest goes on.
+    BackendUnavailableError, DeviceMemoryError
+        As for `cosine_stats`.
+
+    Notes
+    -----
+    O(n² d) time for the data and for each random set, which the cache keeps by n, d, k, metric and kind. A verdict is
+    warn or fail where z is beyond its threshold on the side that hurts, and the effect is large enough to matter.
+    Statistics without a null, or without a side that hurts, have none.
+    """
+    thresholds_ = _thresholds(thresholds, z)
+    check_choice(metric, "metric", tuple(METRICS))
+    check_choice(null, "null", NULLS)
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        msg = f"seed must be a whole number of at least 0; got {seed!r}"
+        raise InvalidInputError(msg)
+    matrix = as_matrix(x, min_rows=3)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= matrix.n - 1:
+        msg = f"k must be a whole number from 2 to n - 1 = {matrix.n - 1}; got {k!r}"
+        raise InvalidInputError(msg)
+    if labels is not None and len(labels) != matrix.n:
+        msg = f"labels has {len(labels)} entries; it must have one for each of the {matrix.n} rows"
+        raise InvalidInputError(msg)
+    drawn = _sample(matrix, sample, k, seed)
+    data = matrix.data if drawn is None else matrix.data[drawn]
+    options = Options(
+        k=int(k), metric=metric, precision=precision, backend=backend, device=device, threads=threads, seed=int(seed)
+    )
+    tell = say or (lambda _: None)
+    tell(f"measuring {len(drawn) if drawn is not None else matrix.n:,} rows of {matrix.d:,}")
+    found = measure(data, options, on_invalid)
+    expected = null_of(
+        data, null, options, n_draws=null_draws, seed=int(seed), rows=found.rows if found.n_dropped else None, say=say
+    )
+    findings = judged(found.values, expected, thresholds_)
+    if queries is not None:
+        tell("finding the nearest rows of queries")
+        findings += tuple(_judged(each, thresholds_) for each in of_queries(data, queries, found, options, on_invalid))
+    if labels is not None:
+        named = labels if drawn is None else [labels[row] for row in drawn.tolist()]
+        extras = of_labels(data, named, found, int(seed), on_invalid, tell)
+        findings += tuple(_judged(each, thresholds_) for each in extras)
+    flagged = sorted((each for each in findings if each.flagged), key=lambda each: -LEVELS.index(each.verdict))
+    from geomkit import __version__
+
+    return Audit(
+        findings=findings,
+        source=source,
+        n=found.n,
+        d=found.d,
+        k=int(k),
+        metric=metric,
+        null=null,
+        null_draws=expected.n_draws,
+        seed=int(seed),
+        verdict=max((each.verdict or "ok" for each in findings), key=LEVELS.index),
+        like_random=not any(abs(each.z) > z for each in findings),
+        suggestions=suggest(data, found, flagged, options, say=say) if try_transforms else (),
+        sampled_from=None if drawn is None else matrix.n,
+        n_dropped=found.n_dropped,
+        backend=found.backend,
+        precision=found.precision,
+        product=found.product,
+        version=__version__,
+        rows=_to_look_at(found, drawn),
+        measurements=found,
+    )
+
+
+def judged(values: Mapping[str, Value], expected: Null, thresholds: Thresholds) -> tuple[Finding, ...]:
+    """Judge every value, in the order of the table."""
+    return tuple(
+        Finding.of(name, values[name], expected.expected(name, values[name].value), thresholds)
+        for name in STATISTICS
+        if name in values
+    )
+
+
+def _judged(extra: Extra, thresholds: Thresholds) -> Finding:
+    return Finding.of(extra.name, extra.value, extra.null, thresholds)
+
+
+def _thresholds(given: Mapping[str, tuple[float, float]] | None, z: float) -> Thresholds:
+    if isinstance(z, bool) or not isinstance(z, (int, float)) or not z > 0:
+        msg = f"z must be a number above 0; got {z!r}"
+        raise InvalidInputError(msg)
+    judgeable = {name for name, each in STATISTICS.items() if each.worse}
+    for name, pair in (given or {}).items():
+        if name not in judgeable:
+            msg = f"thresholds names {name!r}, which is never judged; it must be one of {sorted(judgeable)}"
+            raise InvalidInputError(msg)
+        numbers = [each for each in pair if isinstance(each, (int, float)) and not isinstance(each, bool)]
+        low = STATISTICS[name].worse == "low"
+        if len(numbers) != 2 or len(pair) != 2 or not (numbers[0] >= numbers[1] if low else numbers[0] <= numbers[1]):
+            order = "warn >= fail" if low else "warn <= fail"
+            msg = f"thresholds[{name!r}] must be two numbers, {order}; got {pair!r}"
+            raise InvalidInputError(msg)
+    return Thresholds(float(z), dict(given or {}))
+
+
+def _sample(matrix: Matrix, sample: int | None, k: int, seed: int) -> NDArray[np.int64] | None:
+    if sample is None:
+        return None
+    if isinstance(sample, bool) or not isinstance(sample, (int, np.integer)) or not k < sample <= matrix.n:
+        msg = f"sample must be a whole number from k + 1 = {k + 1} to n = {matrix.n}; got {sample!r}"
+        raise InvalidInputError(msg)
+    if sample == matrix.n:
+        return None
+    return np.sort(np.random.default_rng([seed, 1]).choice(matrix.n, sample, replace=False))
+
+
+def _to_look_at(found: Measurements, drawn: NDArray[np.int64] | None) -> dict[str, NDArray[np.int64]]:
+    """Row numbers of the input that belong to findings."""
+    hubs = found.hubness
+    order = np.argsort(-hubs.occurrence, kind="stable")
+    nearest = found.neighbors.distances[:, 0]
+    farthest = np.argsort(-nearest, kind="stable")
+    places = {
+        "hubs": order[hubs.occurrence[order] > 2 * hubs.k],
+        "antihubs": np.flatnonzero(hubs.occurrence == 0),
+        "outliers": farthest[outliers_of(found.neighbors)[farthest]],
+        "duplicates": np.flatnonzero(duplicates_of(found.neighbors, hubs.duplicate_tolerance)),
+    }
+    rows = found.rows if drawn is None else drawn[found.rows]
+    return {name: rows[each[:SHOWN]] for name, each in places.items()}

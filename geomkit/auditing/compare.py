@@ -1,0 +1,249 @@
+"""`compare`: several spaces side by side, and which of their differences are real."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import special
+
+from geomkit.arrays import as_matrix
+from geomkit.auditing.audit import audit
+from geomkit.auditing.influences import standard_error
+from geomkit.auditing.measurements import Measurements
+from geomkit.auditing.readings import INTERVAL, Value
+from geomkit.auditing.result import Audit, plain, shown
+from geomkit.auditing.statistics import STATISTICS
+from geomkit.errors import InvalidInputError
+from geomkit.stats.alignment import Alignment, alignment, overlap_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+LEVEL = 0.05
+"""Chance that any difference at all is called real where none is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two spaces differ in one statistic."""
+
+    statistic: str
+    first: str
+    second: str
+    value: float
+    """First less second."""
+    se: float
+    """Over rows: of the difference by row where `paired`, else of two independent values; NaN where there is none."""
+    low: float
+    high: float
+    """Ends of the 95 % interval of this difference alone."""
+    paired: bool
+    """Whether both spaces hold the same rows, whose shared part then does not count as error."""
+    real: bool
+    """Whether it differs from 0 after Holm's correction for all differences of the comparison, at 5 % in all."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several spaces side by side."""
+
+    audits: Mapping[str, Audit]
+    differences: tuple[Difference, ...]
+    alignments: tuple[tuple[str, str, Alignment], ...]
+    """Of every two spaces over the same rows: debiased CKA, and overlap of the k nearest neighbours."""
+    paired: bool
+    notes: tuple[str, ...] = ()
+    """What could not be had, and why."""
+
+    @property
+    def verdict(self) -> str:
+        """The worst verdict of all audits."""
+        return max((each.verdict for each in self.audits.values()), key=("ok", "warn", "fail").index)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Tidy rows of all audits, as `Audit.to_frame` gives them."""
+        import pandas as pd
+
+        return pd.DataFrame([row for each in self.audits.values() for row in each.to_rows()])
+
+    def differences_frame(self) -> "pd.DataFrame":
+        """One row a statistic and pair of spaces."""
+        import pandas as pd
+
+        names = Difference.__dataclass_fields__
+        return pd.DataFrame([{name: getattr(each, name) for name in names} for each in self.differences])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python; NaN and infinity are None, as in JSON."""
+        names = Difference.__dataclass_fields__
+        whole: dict[str, Any] = plain(
+            {
+                "audits": {name: each.to_dict() for name, each in self.audits.items()},
+                "paired": self.paired,
+                "differences": [{name: getattr(each, name) for name in names} for each in self.differences],
+                "alignments": [{"first": a, "second": b} | each.to_dict() for a, b, each in self.alignments],
+                "verdict": self.verdict,
+                "notes": list(self.notes),
+            }
+        )
+        return whole
+
+    def to_json(self) -> str:
+        """Return the dictionary as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        names = list(self.audits)
+        width = max(12, *(len(name) + 2 for name in names))
+        first, *others = names
+        real = {(each.statistic, each.second) for each in self.differences if each.first == first and each.real}
+        how = "paired by row" if self.paired else "of independent rows"
+        lines = [
+            f"difference from {first}, {how}: * where it is real (Holm, 5 % over all)",
+            f"  {'':<26}" + "".join(f"{name:>{width}} " for name in names),
+        ]
+        for each in self.audits[first].findings:
+            cells = [f"{shown(each.value):>{width}} "]
+            for name in others:
+                mark = "*" if (each.statistic, name) in real else " "
+                cells.append(f"{shown(self.audits[name][each.statistic].value):>{width}}{mark}")
+            lines.append(f"  {each.statistic:<26}{''.join(cells)} {STATISTICS[each.statistic].about}")
+        lines.append(f"  {'verdict':<26}" + "".join(f"{self.audits[name].verdict:>{width}} " for name in names))
+        if self.alignments:
+            lines += ["", "alignment over the same rows"]
+        for a, b, aligned in self.alignments:
+            what = "debiased CKA" if aligned.method == "cka" else f"of {aligned.k} neighbours in common"
+            lines.append(f"  {a} / {b}: {shown(aligned.value)} {what} (chance {shown(aligned.chance)})")
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def compare(
+    spaces: Mapping[str, Any], *, paired: bool | None = None, say: Callable[[str], None] | None = None, **how: Any
+) -> Comparison:
+    """Audit several spaces, and say which differences are real.
+
+    Parameters
+    ----------
+    spaces : mapping of name to array_like (n, d)
+        At least two. Widths may differ.
+    paired : bool, optional
+        Whether row i is the same item in every space. Unless given: where all have the same number of rows.
+    say : callable, optional
+        Told about progress, a line at a time.
+    **how
+        As for `audit`, but `source`. `labels` are of the rows of every space; `queries` are not taken, since each space
+        would need its own.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InvalidInputError
+        As for `audit`; there are fewer than two spaces; or `paired` is asked for and the numbers of rows, or the rows
+        that were dropped, differ.
+
+    Notes
+    -----
+    Each space is audited as `audit` does. Differences are given with standard errors over rows wherever the influence
+    of a row is known; over the same rows they are those of the differences of influences, which is much narrower where
+    spaces rank rows alike. Alignment is O(n d²) beyond the audits, whose neighbours it uses.
+    """
+    if len(spaces) < 2:
+        msg = f"spaces must hold at least two; got {len(spaces)}"
+        raise InvalidInputError(msg)
+    for name in ("queries", "source"):
+        if how.get(name) is not None:
+            msg = f"compare takes no {name}: each space would need its own; got {how[name]!r:.60}"
+            raise InvalidInputError(msg)
+    heights = {name: as_matrix(x, name=name).n for name, x in spaces.items()}
+    same = len(set(heights.values())) == 1
+    if paired and not same:
+        msg = f"spaces must have the same number of rows to be paired; got {heights}"
+        raise InvalidInputError(msg)
+    audits = {
+        name: audit(x, source=name, say=None if say is None else _named(name, say), **how) for name, x in spaces.items()
+    }
+    found = {name: each.measurements for name, each in audits.items()}
+    rows = [each.rows for each in found.values()]
+    aligned = same and all(np.array_equal(rows[0], each) for each in rows[1:])
+    if paired and not aligned:
+        msg = "spaces must keep the same rows to be paired; different ones were dropped"
+        raise InvalidInputError(msg)
+    joined = aligned if paired is None else bool(paired)
+    pairs = list(itertools.combinations(spaces, 2))
+    differences = [each for a, b in pairs for each in _differences(a, b, found, paired=joined)]
+    alignments: list[tuple[str, str, Alignment]] = []
+    notes: list[str] = []
+    for a, b in pairs if joined else []:
+        alignments.append((a, b, overlap_of(found[a].neighbors, found[b].neighbors)))
+        try:
+            alignments.append((a, b, _cka(spaces, found, a, b, how)))
+        except InvalidInputError as why:
+            notes.append(f"no CKA of {a} and {b}: {why}")
+    return Comparison(audits, tuple(_holm(differences)), tuple(alignments), joined, tuple(notes))
+
+
+def _named(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: say(f"{name}: {line}")
+
+
+def _differences(a: str, b: str, found: Mapping[str, Measurements], *, paired: bool) -> list[Difference]:
+    first, second = found[a].values, found[b].values
+    out = []
+    for name in STATISTICS:
+        if name not in first or name not in second:
+            continue
+        x, y = first[name], second[name]
+        se = _paired_se(x, y) if paired else math.hypot(x.se, y.se)
+        value = x.value - y.value
+        out.append(Difference(name, a, b, value, se, value - INTERVAL * se, value + INTERVAL * se, paired, real=False))
+    return out
+
+
+def _paired_se(x: Value, y: Value) -> float:
+    if x.influence is None or y.influence is None:
+        return math.nan
+    # A standard error that allows for more than influences do keeps its allowance.
+    plain_x, plain_y = standard_error(x.influence), standard_error(y.influence)
+    allowance = max([1.0, *(v.se / p for v, p in ((x, plain_x), (y, plain_y)) if p > 0 and math.isfinite(v.se))])
+    return allowance * standard_error(x.influence - y.influence)
+
+
+def _holm(differences: list[Difference]) -> list[Difference]:
+    """Call those real that stand after Holm's correction for all of them."""
+    tails = []
+    for at, each in enumerate(differences):
+        if math.isfinite(each.se) and math.isfinite(each.value):
+            ratio = abs(each.value) / each.se if each.se > 0 else (math.inf if each.value else 0.0)
+            tails.append((2 * float(special.ndtr(-ratio)), at))
+    real = set()
+    for rank, (tail, at) in enumerate(sorted(tails)):
+        if tail > LEVEL / (len(tails) - rank):
+            break
+        real.add(at)
+    return [_called(each, at in real) for at, each in enumerate(differences)]
+
+
+def _called(each: Difference, real: bool) -> Difference:
+    return Difference(
+        each.statistic, each.first, each.second, each.value, each.se, each.low, each.high, each.paired, real
+    )
+
+
+def _cka(
+    spaces: Mapping[str, Any], found: Mapping[str, Measurements], a: str, b: str, how: Mapping[str, Any]
+) -> Alignment:
+    if found[a].n != as_matrix(spaces[a]).n:
+        msg = "it pairs rows as they are given, of which some were left out here"
+        raise InvalidInputError(msg)
+    shared = {name: how[name] for name in ("backend", "device", "threads") if name in how}
+    return alignment(spaces[a], spaces[b], method="cka", **shared)

@@ -1,0 +1,67 @@
+"""What to try first where something is wrong, tried on the rows themselves."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from geomkit.arrays import as_matrix
+from geomkit.auditing.measurements import Measurements, measure
+from geomkit.auditing.passes import Options
+from geomkit.auditing.result import Finding, Suggestion
+from geomkit.auditing.statistics import STATISTICS
+from geomkit.errors import GeomkitError
+
+__all__ = ["suggest"]
+
+_BY_FINDING = {
+    "cosine_mean": "Centering",
+    "largest_variance_ratio": "Standardizing",
+    "effective_rank": "AllButTheTop",
+    "hubness_skewness": "AllButTheTop",
+    "antihub_share": "AllButTheTop",
+}
+"""The transform for a finding, the first that applies: a common direction is behind most of the others."""
+
+
+def suggest(
+    x: Any, found: Measurements, flagged: Sequence[Finding], options: Options, *, say: Callable[[str], None] | None
+) -> tuple[Suggestion, ...]:
+    """Suggest something for every finding, and try the transform that is named first."""
+    names = [each.statistic for each in flagged]
+    curable = [name for name in _BY_FINDING if name in names]
+    suggested = []
+    if curable:
+        transform = _BY_FINDING[curable[0]]
+        suggested.append(_tried(x, found, transform, tuple(curable), options, say))
+    by_action: dict[str, list[str]] = {}
+    for name in names:
+        if name not in curable:
+            by_action.setdefault(STATISTICS[name].remedy, []).append(name)
+    suggested += [Suggestion(tuple(each), action) for action, each in by_action.items()]
+    return tuple(suggested)
+
+
+def _tried(
+    x: Any,
+    found: Measurements,
+    name: str,
+    findings: tuple[str, ...],
+    options: Options,
+    say: Callable[[str], None] | None,
+) -> Suggestion:
+    action = STATISTICS[findings[0]].remedy
+    try:
+        from geomkit.transforms import TRANSFORMS
+
+        if say is not None:
+            say(f"trying {name}")
+        matrix = as_matrix(x)
+        rows = matrix.data[found.rows] if found.n_dropped else matrix.data
+        changed = TRANSFORMS[name]().fit_transform(np.asarray(rows))
+        again = measure(changed, options, "drop")
+    except GeomkitError as why:
+        return Suggestion(findings, action, name, reason=str(why))
+    before = {each: found.values[each].value for each in findings}
+    after = {each: again.values[each].value for each in findings}
+    return Suggestion(findings, action, name, before, after)

@@ -1,0 +1,220 @@
+import json
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+
+from geomkit.auditing.audit import audit
+from geomkit.auditing.statistics import STATISTICS
+from geomkit.errors import InvalidInputError
+from tests.auditing import spaces
+
+N = 1000
+
+
+@cache
+def of(kind, d=64):
+    return audit(getattr(spaces, kind)(N, d), source=kind, null_draws=10)
+
+
+@pytest.mark.parametrize(("kind", "d"), [("noise", 512), ("sphere", 1024), ("gaussian", 10)])
+def test_random_vectors_come_out_like_random_vectors(kind, d):
+    found = of(kind, d=d)
+    with_null = [each for each in found.findings if STATISTICS[each.statistic].null]
+    assert len(with_null) > 20
+    for each in with_null:
+        assert abs(each.z) < 4, each
+    assert found.like_random
+    assert found.verdict == "ok"
+    assert found.flagged == ()
+    assert found.suggestions == ()
+    assert "nothing here is unlike random vectors" in str(found)
+
+
+FLAGS = {
+    "anisotropic": {"cosine_mean"},
+    "collapsed": {"effective_rank"},
+    "hubs": {"hubness_skewness"},
+    "repeated": {"duplicate_share"},
+}
+
+
+@pytest.mark.parametrize("kind", FLAGS)
+def test_what_is_wrong_is_flagged_for_the_right_reason(kind):
+    found = of(kind)
+    flagged = {each.statistic for each in found.flagged}
+    assert flagged >= FLAGS[kind]
+    assert found.verdict in {"warn", "fail"}
+    assert not found.like_random
+    others = set().union(*(reasons for other, reasons in FLAGS.items() if other not in {kind, "hubs"}))
+    # A set made with one thing wrong does not have what others were made with.
+    assert not flagged & (others - FLAGS[kind]) - ({"cosine_mean"} if kind == "hubs" else set())
+    said = {name for each in found.suggestions for name in each.findings}
+    assert said == flagged
+
+
+def test_a_healthy_space_is_not_mended():
+    found = of("healthy")
+    assert not found.like_random
+    assert found.verdict == "ok"
+    assert found.suggestions == ()
+
+
+def test_centring_is_tried_and_its_effect_computed():
+    found = of("anisotropic")
+    tried = found.suggestions[0]
+    assert tried.transform == "Centering"
+    assert "cosine_mean" in tried.findings
+    x = spaces.anisotropic(N, 64).astype(np.float64)
+    for data, said in ((x, tried.before), (x - x.mean(axis=0), tried.after)):
+        unit = data / np.linalg.norm(data, axis=1, keepdims=True)
+        mean = ((unit.sum(axis=0) ** 2).sum() - N) / (N * (N - 1))
+        assert said["cosine_mean"] == pytest.approx(mean, abs=1e-6)
+    assert not audit(spaces.anisotropic(60, 8), try_transforms=False).suggestions
+
+
+def test_rows_to_look_at_are_those_of_the_input():
+    found = of("repeated")
+    m = int(N * 0.3 / 2)
+    assert set(found.rows["duplicates"]) <= {*range(m), *range(N - m, N)}
+    assert len(found.rows["duplicates"]) == 100
+    x = spaces.hubs(300, 16)
+    whole = audit(x, null_draws=2)
+    assert set(whole.rows["hubs"][:3]) <= set(range(5))
+    worse = np.vstack([[[np.nan] * 16], x])
+    shifted = audit(worse, null_draws=2, on_invalid="drop")
+    np.testing.assert_array_equal(shifted.rows["hubs"], whole.rows["hubs"] + 1)
+    assert shifted.n_dropped == 1
+
+
+def test_thresholds_are_the_callers():
+    x = spaces.anisotropic(200, 16)
+    assert audit(x, null_draws=4)["cosine_mean"].verdict == "fail"
+    softer = audit(x, null_draws=4, thresholds={"cosine_mean": (0.3, 0.9)})
+    assert softer["cosine_mean"].verdict == "warn"
+    assert audit(x, null_draws=4, thresholds={"cosine_mean": (0.9, 0.9)})["cosine_mean"].verdict == "ok"
+    assert audit(x, null_draws=4, z=1e9)["cosine_mean"].verdict == "ok"
+
+
+def test_a_sample_says_so():
+    x = spaces.clusters(500, 8)
+    found = audit(x, sample=100, seed=3, null_draws=2)
+    assert (found.n, found.sampled_from) == (100, 500)
+    assert set(found.to_frame().sampled_from) == {500}
+    assert "sampled from 500 (seed 3)" in str(found)
+    drawn = np.sort(np.random.default_rng([3, 1]).choice(500, 100, replace=False))
+    assert found["gini"].value == audit(x[drawn], null_draws=2)["gini"].value
+    assert set(found.rows["hubs"]) <= set(drawn)
+    assert audit(x, sample=500, null_draws=2).sampled_from is None
+
+
+def test_everything_can_be_had_as_a_frame_and_as_json():
+    found = of("repeated")
+    frame = found.to_frame()
+    assert list(frame.statistic) == [name for name in STATISTICS if name in set(frame.statistic)]
+    assert {"source", "family", "n", "d", "metric", "value", "se", "null_mean", "null_sd", "z", "seed"} <= set(frame)
+    plain = json.loads(found.to_json())
+    assert plain["verdict"] == found.verdict
+    values = {each["statistic"]: each["value"] for each in plain["findings"]}
+    assert values["gini"] == found["gini"].value
+    assert plain["findings"][0].keys() >= {"low", "high", "effect", "verdict"}
+    json.dumps(found.to_dict(), allow_nan=False)
+    with pytest.raises(KeyError):
+        found["nothing"]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "dot"])
+def test_every_metric(metric):
+    found = audit(spaces.clusters(200, 8), metric=metric, null_draws=4)
+    missing = {each.statistic for each in found.findings if math.isnan(each.value)}
+    expected = {
+        "cosine": set(),
+        "euclidean": {"cosine_q01", "cosine_q50", "cosine_q99", "metric_overlap"},
+        "dot": {
+            "cosine_q01", "cosine_q50", "cosine_q99", "metric_overlap", "relative_contrast", "outlier_share",
+            "duplicate_share", "near_duplicate_share", "twonn", "mle", "lid",
+        },
+    }  # fmt: skip
+    assert missing == expected[metric]
+    assert all(found[name].note for name in missing)
+
+
+def odd_spaces():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 5))
+    constant = x.copy()
+    constant[:, 2] = 7
+    half = x.copy()
+    half[30:] = half[0]
+    return {
+        "all identical": np.ones((40, 5)),
+        "half identical": half,
+        "constant column": constant,
+        "one column": x[:, :1],
+        "two directions": np.repeat([[1.0, 0], [0, 1]], 20, axis=0),
+        "tiny": x * 1e-30,
+        "huge": x * 1e30,
+        "three rows": x[:3],
+    }
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("name", odd_spaces())
+@pytest.mark.filterwarnings("error")
+def test_odd_spaces_are_measured_as_far_as_they_can_be(name, metric):
+    x = odd_spaces()[name]
+    found = audit(x, k=2, metric=metric, null_draws=3)
+    for each in found.findings:
+        assert math.isfinite(each.value) or each.note, each
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert str(found)
+    if name == "all identical":
+        assert found["duplicate_share"].value == 1
+        assert found["duplicate_share"].verdict == "fail"
+    if name == "half identical":
+        assert found["duplicate_share"].value == pytest.approx(31 / 60)
+
+
+REFUSED = {
+    "k must be a whole number from 2 to n - 1 = 49; got 50": {"k": 50},
+    "k must be a whole number from 2": {"k": 1},
+    "metric must be one of": {"metric": "manhattan"},
+    "null must be one of": {"null": "uniform"},
+    "null_draws must be": {"null_draws": 1},
+    "sample must be a whole number from k": {"sample": 5},
+    "sample must be": {"sample": 51},
+    "z must be a number above 0; got 0": {"z": 0},
+    "seed must be a whole number": {"seed": -1},
+    "thresholds names 'twonn', which is never judged": {"thresholds": {"twonn": (1, 2)}},
+    "must be two numbers, warn <= fail": {"thresholds": {"hubness_skewness": (5, 2)}},
+    "must be two numbers, warn >= fail": {"thresholds": {"effective_rank": (0.1, 0.5)}},
+    "on_invalid must be": {"on_invalid": "skip"},
+    "labels has 3 entries": {"labels": ["a", "b", "c"]},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refusals(message):
+    with pytest.raises(InvalidInputError, match=message.replace("(", r"\(")):
+        audit(spaces.gaussian(50, 4), **REFUSED[message])
+
+
+def test_rows_that_cannot_be_measured_are_refused():
+    x = spaces.gaussian(50, 4)
+    x[7, 1] = np.nan
+    with pytest.raises(InvalidInputError, match=r"1 row \(7\) that are not finite"):
+        audit(x)
+    with pytest.raises(InvalidInputError, match="at least 3"):
+        audit(x[:2])
+
+
+def test_progress_is_told():
+    lines = []
+    audit(spaces.anisotropic(80, 6), null_draws=2, seed=99, say=lines.append)
+    assert lines[0].startswith("measuring 80 rows of 6")
+    assert [line for line in lines if "random sets" in line] == [
+        "null gaussian: 1 of 2 random sets of 80 x 6",
+        "null gaussian: 2 of 2 random sets of 80 x 6",
+    ]
+    assert lines[-1] == "trying Centering"
