@@ -7,8 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geomkit import files as files
     from geomkit import nulls as nulls
     from geomkit import sources as sources
+    from geomkit import transforms as transforms
+    from geomkit.auditing.audit import audit as audit
+    from geomkit.auditing.compare import Comparison as Comparison
+    from geomkit.auditing.compare import compare as compare
+    from geomkit.auditing.result import Audit as Audit
     from geomkit.stats.alignment import Alignment as Alignment
     from geomkit.stats.alignment import alignment as alignment
     from geomkit.stats.concentration import Concentration as Concentration
@@ -20,6 +26,8 @@ if TYPE_CHECKING:
     from geomkit.stats.dimension import intrinsic_dimension as intrinsic_dimension
     from geomkit.stats.hubness import Hubness as Hubness
     from geomkit.stats.hubness import hubness as hubness
+    from geomkit.stats.labels import SameLabelRate as SameLabelRate
+    from geomkit.stats.labels import same_label_rate as same_label_rate
     from geomkit.stats.moments import Moments as Moments
     from geomkit.stats.moments import MomentsAccumulator as MomentsAccumulator
     from geomkit.stats.moments import moments as moments
@@ -27,8 +35,15 @@ if TYPE_CHECKING:
     from geomkit.stats.neighbors import neighbors as neighbors
     from geomkit.stats.orthogonality import Orthogonality as Orthogonality
     from geomkit.stats.orthogonality import orthogonality as orthogonality
+    from geomkit.stats.probe import Probe as Probe
+    from geomkit.stats.probe import probe as probe
+    from geomkit.stats.queries import QueryNeighbors as QueryNeighbors
+    from geomkit.stats.queries import nearest_to as nearest_to
+    from geomkit.stats.query_fit import QueryFit as QueryFit
+    from geomkit.stats.query_fit import query_fit as query_fit
     from geomkit.stats.spectrum import Spectrum as Spectrum
     from geomkit.stats.spectrum import spectrum as spectrum
+    from geomkit.stats.spectrum import spectrum_and_moments as spectrum_and_moments
     from geomkit.stats.squared_distance import SquaredDistanceStats as SquaredDistanceStats
     from geomkit.stats.squared_distance import squared_distance_stats as squared_distance_stats
     from geomkit.stats.survey import Survey as Survey
@@ -36,10 +51,12 @@ if TYPE_CHECKING:
     from geomkit.warming import Warmed as Warmed
     from geomkit.warming import warm as warm
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _WHERE = {
     "Alignment": "geomkit.stats.alignment",
+    "Audit": "geomkit.auditing.result",
+    "Comparison": "geomkit.auditing.compare",
     "Concentration": "geomkit.stats.concentration",
     "CosineStats": "geomkit.stats.cosine",
     "Hubness": "geomkit.stats.hubness",
@@ -48,28 +65,41 @@ _WHERE = {
     "MomentsAccumulator": "geomkit.stats.moments",
     "Neighbors": "geomkit.stats.neighbors",
     "Orthogonality": "geomkit.stats.orthogonality",
+    "Probe": "geomkit.stats.probe",
+    "QueryFit": "geomkit.stats.query_fit",
+    "QueryNeighbors": "geomkit.stats.queries",
+    "SameLabelRate": "geomkit.stats.labels",
     "Spectrum": "geomkit.stats.spectrum",
     "SquaredDistanceStats": "geomkit.stats.squared_distance",
     "Survey": "geomkit.stats.survey",
     "Warmed": "geomkit.warming",
     "alignment": "geomkit.stats.alignment",
+    "audit": "geomkit.auditing.audit",
+    "compare": "geomkit.auditing.compare",
     "concentration": "geomkit.stats.concentration",
     "cosine_similarity": "geomkit.stats.cosine",
     "cosine_stats": "geomkit.stats.cosine",
     "errors": "geomkit.errors",
+    "files": "geomkit.files",
     "hubness": "geomkit.stats.hubness",
     "intrinsic_dimension": "geomkit.stats.dimension",
     "moments": "geomkit.stats.moments",
+    "nearest_to": "geomkit.stats.queries",
     "neighbors": "geomkit.stats.neighbors",
     "nulls": "geomkit.nulls",
     "orthogonality": "geomkit.stats.orthogonality",
+    "probe": "geomkit.stats.probe",
+    "query_fit": "geomkit.stats.query_fit",
+    "same_label_rate": "geomkit.stats.labels",
     "sources": "geomkit.sources",
     "spectrum": "geomkit.stats.spectrum",
+    "spectrum_and_moments": "geomkit.stats.spectrum",
     "squared_distance_stats": "geomkit.stats.squared_distance",
     "survey": "geomkit.stats.survey",
+    "transforms": "geomkit.transforms",
     "warm": "geomkit.warming",
 }
-_MODULES = {"errors", "nulls", "sources"}
+_MODULES = {"errors", "files", "nulls", "sources", "transforms"}
 
 __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
 

@@ -37,6 +37,14 @@ ALLOWED = {
     "geomkit.device_sweep": {"geomkit.devices", "geomkit.errors", "geomkit.streams", "geomkit.tiles"},
     "geomkit.pairs": {"geomkit.device_sweep", "geomkit.threads", "geomkit.tiles", "geomkit.kernels ="},
     "geomkit.exact": {"geomkit.arrays", "geomkit.devices", "geomkit.rows", "geomkit.scores", "geomkit.kernels ="},
+    "geomkit.cross": {"geomkit.arrays", "geomkit.rows", "geomkit.scores", "geomkit.kernels ="},
+    "geomkit.cross_exact": {
+        "geomkit.arrays",
+        "geomkit.cross",
+        "geomkit.rows",
+        "geomkit.scores",
+        "geomkit.kernels =",
+    },
     "geomkit.scatter": {"geomkit.kernels =", "geomkit.kernels.cpu_rows"},
     "geomkit.batches": {"geomkit.arrays", "geomkit.scatter", "geomkit.kernels =", "geomkit.kernels.cpu_rows"},
     "geomkit.gather": {
@@ -74,6 +82,8 @@ ALLOWED = {
         "geomkit.tiles",
         "geomkit.pairs",
         "geomkit.exact",
+        "geomkit.cross",
+        "geomkit.cross_exact",
         "geomkit.scatter",
         "geomkit.batches",
         "geomkit.gather",
@@ -84,18 +94,47 @@ ALLOWED = {
         "geomkit.errors",
         "geomkit.stats",
     },
+    "geomkit.files": {"geomkit.arrays", "geomkit.errors", "geomkit.files"},
+    "geomkit.files.*": {"geomkit.arrays", "geomkit.errors", "geomkit.files"},
+    "geomkit.transforms": {"geomkit.transforms"},
+    "geomkit.transforms.*": {
+        "geomkit =",
+        "geomkit.arrays",
+        "geomkit.errors",
+        "geomkit.rows",
+        "geomkit.transforms",
+    },
+    "geomkit.auditing": set(),
+    "geomkit.auditing.*": {
+        "geomkit =",
+        "geomkit.arrays",
+        "geomkit.auditing",
+        "geomkit.devices",
+        "geomkit.errors",
+        "geomkit.nulls",
+        "geomkit.pairs",
+        "geomkit.scores",
+        "geomkit.sources.cache",
+        "geomkit.stats",
+        "geomkit.tiles",
+        "geomkit.transforms",
+    },
     "geomkit.sources": {"geomkit.arrays", "geomkit.errors", "geomkit.sources"},
     "geomkit.sources.*": {"geomkit.arrays", "geomkit.errors", "geomkit.sources"},
     "geomkit.report": {"geomkit.errors", "geomkit.report"},
     "geomkit.report.*": {"geomkit.errors", "geomkit.report"},
     "geomkit.warming": {"geomkit.arrays", "geomkit.kernels", "geomkit.stats"},
     "geomkit.cli": {"geomkit"},
+    "geomkit.cli.*": {"geomkit"},
     "bench": {"geomkit", "bench"},
     "bench.*": {"geomkit", "bench"},
 }
 """What a module may import of ours: the module named and all below it, or with ``=`` that module alone."""
 
-HEAVY = ["numba", "torch", "triton", "faiss", "matplotlib", "dask", "pandas", "scipy.stats"]
+HEAVY = [
+    *("numba", "torch", "triton", "faiss", "matplotlib", "dask", "pandas", "scipy.stats"),
+    *("sklearn", "pyarrow", "h5py"),
+]
 
 
 def dotted(path):

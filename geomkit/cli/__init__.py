@@ -1,0 +1,69 @@
+"""The command line: `geomkit audit`, `compare`, `cosine`, `orthogonality`, `concentration`, `moments`, `survey`, ...
+
+Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 an audit's verdict is as bad
+as `--fail-on` says, 2 bad input or something that cannot be had, in one line.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from geomkit import __version__
+from geomkit.cli.audits import app as audits_app
+from geomkit.cli.measures import app as measures_app
+from geomkit.cli.sources import app as sources_app
+from geomkit.errors import GeomkitError
+
+app = typer.Typer(
+    help="The geometry of embeddings, measured fast and honestly.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for each in (audits_app, measures_app):
+    app.add_typer(each)
+app.add_typer(sources_app, name="sources")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Measure the geometry of embeddings."""
+
+
+def run(command: Callable[..., Any]) -> int:
+    """Run a Typer application and turn refusals into one line and an exit code."""
+    try:
+        return int(command(standalone_mode=False) or 0)
+    except GeomkitError as refused:
+        reason, code = str(refused), 2
+    except (KeyboardInterrupt, typer.Abort):
+        reason, code = "interrupted", 130
+    except TyperException as usage:
+        reason, code = usage.format_message(), 2
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `| head`; leave nothing for Python to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    typer.echo(f"geomkit: {' '.join(reason.split())}", err=True)
+    return code
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    logging.basicConfig(format="geomkit: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    sys.exit(run(app))

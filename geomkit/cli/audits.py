@@ -1,0 +1,203 @@
+"""Commands about whole spaces: `geomkit audit` and `geomkit compare`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geomkit.cli.options import AsJson, BackendName, DeviceName, OnInvalid, Rows, Threads, devices, opened, vectors
+from geomkit.errors import InvalidInputError
+
+app = typer.Typer()
+
+Files = Annotated[str, typer.Argument(help="A file of vectors, or the name of a source.", metavar="FILE")]
+K = Annotated[int, typer.Option("--k", "-k", help="Nearest neighbours of each row.", metavar="K")]
+Metric = Annotated[str, typer.Option(help="cosine, euclidean or dot.")]
+NullKind = Annotated[
+    str, typer.Option("--null", help="gaussian, spectrum (same covariance) or permuted (each column shuffled).")
+]
+NullDraws = Annotated[int | None, typer.Option(help="Random sets to compare with, at least 2.", metavar="N")]
+Labels = Annotated[
+    str | None, typer.Option(help="Column of FILE with a label for each row, or a text file with one a line.")
+]
+Sample = Annotated[int | None, typer.Option(help="Measure so many rows, drawn with --seed.", metavar="N")]
+Key = Annotated[str | None, typer.Option(help="Which array, column or data set of FILE.", metavar="NAME")]
+Out = Annotated[Path | None, typer.Option("--csv", help="Write tidy rows there.", metavar="OUT.csv")]
+FailOn = Annotated[str | None, typer.Option(help="Exit with 1 where the verdict is at least this: warn or fail.")]
+Effects = Annotated[
+    Path | None,
+    typer.Option("--thresholds", help='JSON: {"hubness_skewness": [2, 5]} sets warn and fail.', metavar="FILE.json"),
+]
+Z = Annotated[float, typer.Option("--z", help="Least |z| of a finding.")]
+Seed = Annotated[int, typer.Option(help="Draws random sets, the sample, and a random source.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float64: how neighbours are screened.")]
+
+
+@app.command()
+def audit(
+    file: Files,
+    queries: Annotated[str | None, typer.Option(help="A file of vectors that will be searched for.")] = None,
+    labels: Labels = None,
+    k: K = 10,
+    metric: Metric = "cosine",
+    null: NullKind = "gaussian",
+    null_draws: NullDraws = None,
+    sample: Sample = None,
+    key: Key = None,
+    fail_on: FailOn = None,
+    thresholds: Effects = None,
+    z: Z = 4.0,
+    try_transforms: Annotated[
+        bool, typer.Option("--try/--no-try", help="Measure again with the transform that is suggested first.")
+    ] = True,
+    csv: Out = None,
+    as_json: AsJson = False,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    device: DeviceName = None,
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+) -> None:
+    """Say what a space is like, beside what random vectors would give; exit code 1 by --fail-on."""
+    from geomkit.auditing.audit import audit as measure
+
+    _check_out(csv)
+    _check_fail_on(fail_on)
+    found = opened(file, n, seed, key=key, labels=_column(labels))
+    asked = None if queries is None else vectors(queries, None, seed)
+    result = measure(
+        found.vectors, k=k, metric=metric, null=null, null_draws=null_draws, queries=asked,
+        labels=_labels(labels, found.labels), sample=sample, thresholds=_thresholds(thresholds), z=z,
+        try_transforms=try_transforms, source=Path(file).name, seed=seed, precision=precision, backend=backend,
+        device=devices(device), on_invalid=on_invalid, threads=threads, say=_say,
+    )  # fmt: skip
+    if csv is not None:
+        _write(csv, result.to_rows())
+    typer.echo(result.to_json() if as_json else str(result))
+    _gate(result.verdict, fail_on)
+
+
+@app.command()
+def compare(
+    files: Annotated[list[str], typer.Argument(help="Two files of vectors or more.", metavar="A B …")],
+    paired: Annotated[
+        bool | None,
+        typer.Option("--paired/--independent", help="Whether row i is the same item in each; by their number of rows."),
+    ] = None,
+    labels: Labels = None,
+    k: K = 10,
+    metric: Metric = "cosine",
+    null: NullKind = "gaussian",
+    null_draws: NullDraws = None,
+    sample: Sample = None,
+    key: Key = None,
+    fail_on: FailOn = None,
+    csv: Out = None,
+    as_json: AsJson = False,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    device: DeviceName = None,
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+) -> None:
+    """Audit several spaces side by side, and say which of their differences are real."""
+    from geomkit.auditing.compare import compare as measure
+
+    _check_out(csv)
+    _check_fail_on(fail_on)
+    names = _names(files)
+    found = {name: opened(file, n, seed, key=key, labels=_column(labels)) for name, file in names.items()}
+    first = next(iter(found.values()))
+    result = measure(
+        {name: each.vectors for name, each in found.items()}, paired=paired, say=_say, k=k, metric=metric, null=null,
+        null_draws=null_draws, labels=_labels(labels, first.labels), sample=sample, seed=seed, precision=precision,
+        backend=backend, device=devices(device), on_invalid=on_invalid, threads=threads, try_transforms=False,
+    )  # fmt: skip
+    if csv is not None:
+        _write(csv, [row for each in result.audits.values() for row in each.to_rows()])
+    typer.echo(result.to_json() if as_json else str(result))
+    _gate(result.verdict, fail_on)
+
+
+def _names(files: list[str]) -> dict[str, str]:
+    """Name spaces by their files, in full where two are of one name."""
+    short = [Path(file).name for file in files]
+    names = [file if short.count(Path(file).name) > 1 else Path(file).name for file in files]
+    if len(set(names)) < len(names):
+        msg = f"each space must be named once; got {', '.join(files)}"
+        raise InvalidInputError(msg)
+    return dict(zip(names, files, strict=True))
+
+
+def _say(line: str) -> None:
+    typer.echo(f"geomkit: {line}", err=True)
+
+
+def _column(labels: str | None) -> str | None:
+    """Return what --labels names if it is a column, not a file of its own."""
+    return None if labels is None or Path(labels).is_file() else labels
+
+
+def _labels(asked: str | None, column: Any) -> Any:
+    if asked is None or not Path(asked).is_file():
+        return column
+    try:
+        return Path(asked).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as why:
+        msg = f"--labels {asked} could not be read as UTF-8 text: {why}"
+        raise InvalidInputError(msg) from why
+
+
+def _thresholds(file: Path | None) -> Any:
+    if file is None:
+        return None
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as why:
+        msg = f"--thresholds {file} could not be read as JSON: {why}"
+        raise InvalidInputError(msg) from why
+    if not isinstance(given, dict) or not all(isinstance(each, list) for each in given.values()):
+        msg = f'--thresholds {file} must hold an object of pairs such as {{"hubness_skewness": [2, 5]}}'
+        raise InvalidInputError(msg)
+    return given
+
+
+def _check_fail_on(fail_on: str | None) -> None:
+    if fail_on not in {None, "warn", "fail"}:
+        msg = f"--fail-on must be warn or fail; got {fail_on}"
+        raise InvalidInputError(msg)
+
+
+def _check_out(out: Path | None) -> None:
+    if out is not None and (out.suffix != ".csv" or not out.parent.is_dir()):
+        msg = f"--csv must be a .csv file in a folder that exists; got {out}"
+        raise InvalidInputError(msg)
+
+
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows under a temporary name, and rename the complete file."""
+    import csv
+
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _gate(verdict: str, fail_on: str | None) -> None:
+    levels = ("ok", "warn", "fail")
+    if fail_on is not None and levels.index(verdict) >= levels.index(fail_on):
+        sys.stdout.flush()
+        raise typer.Exit(1)

@@ -1,0 +1,210 @@
+"""Commands that measure one statistic: `cosine`, `orthogonality`, `concentration`, `moments`, `survey`, `warm`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geomkit.cli.options import (
+    AsJson,
+    BackendName,
+    DeviceName,
+    Input,
+    OnInvalid,
+    Precision,
+    Rows,
+    Seed,
+    Threads,
+    devices,
+    show,
+    vectors,
+)
+from geomkit.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from geomkit.stats.survey import Survey
+
+app = typer.Typer()
+
+
+@app.command()
+def cosine(
+    source: Input,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    device: DeviceName = None,
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Distribution of cosine similarity over all distinct pairs of rows."""
+    from geomkit.stats.cosine import cosine_stats
+
+    found = cosine_stats(
+        vectors(source, n, seed),
+        backend=backend,
+        device=devices(device),
+        precision=precision,
+        on_invalid=on_invalid,
+        threads=threads,
+    )
+    shares = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+    quantiles = {f"q{100 * share:g}": found.quantile(share) for share in shares}
+    show(found.to_dict() | quantiles, as_json)
+
+
+@app.command()
+def orthogonality(
+    source: Input,
+    eps: Annotated[float, typer.Option(help="Pairs with |cosine| up to this count as nearly orthogonal.")] = 0.1,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    device: DeviceName = None,
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """How nearly orthogonal the rows are, beside the uniform sphere."""
+    from geomkit.stats.orthogonality import orthogonality as measure
+
+    found = measure(
+        vectors(source, n, seed),
+        eps=eps,
+        backend=backend,
+        device=devices(device),
+        precision=precision,
+        on_invalid=on_invalid,
+        threads=threads,
+    )
+    show(found.to_dict(), as_json)
+
+
+@app.command()
+def concentration(
+    source: Input,
+    p: Annotated[float, typer.Option(help="Order of the Minkowski distance: any number above 0, or inf.")] = 2.0,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    device: DeviceName = None,
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """How far distances between rows concentrate around their mean."""
+    from geomkit.stats.concentration import concentration as measure
+
+    found = measure(
+        vectors(source, n, seed),
+        p=p,
+        backend=backend,
+        device=devices(device),
+        precision=precision,
+        on_invalid=on_invalid,
+        threads=threads,
+    )
+    show(found.to_dict(), as_json)
+
+
+@app.command()
+def moments(
+    source: Input,
+    variance_se: Annotated[bool, typer.Option(help="Standard errors of the variances too: a second pass.")] = False,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    device: DeviceName = None,
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Exact mean and variance of all cosines and squared distances, without forming the pairs."""
+    from geomkit.stats.moments import moments as measure
+
+    found = measure(
+        vectors(source, n, seed),
+        backend=backend,
+        device=devices(device),
+        on_invalid=on_invalid,
+        variance_se=variance_se,
+        threads=threads,
+    )
+    show(found.to_dict(), as_json)
+
+
+@app.command()
+def survey(
+    source: Input,
+    k: Annotated[int, typer.Option("--k", "-k", help="Nearest neighbours of each row.", metavar="K")] = 10,
+    duplicates: Annotated[
+        float, typer.Option(help="Pairs whose cosine is at least 1 less this are duplicates.")
+    ] = 1e-6,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write neighbours, distances, extremes and duplicates there.", metavar="FILE.npz"),
+    ] = None,
+    n: Rows = None,
+    seed: Seed = 0,
+    backend: BackendName = "auto",
+    device: DeviceName = None,
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cosines, extremes of each row, nearest neighbours and duplicates from one sweep over all pairs."""
+    from geomkit.stats.survey import survey as measure
+
+    if out is not None and (out.suffix != ".npz" or not out.parent.is_dir()):
+        msg = f"--out must be a .npz file in a folder that exists; got {out}"
+        raise InvalidInputError(msg)
+    found = measure(
+        vectors(source, n, seed),
+        k=k,
+        duplicates=duplicates,
+        backend=backend,
+        device=devices(device),
+        precision=precision,
+        on_invalid=on_invalid,
+        threads=threads,
+    )
+    if out is not None:
+        _write(out, found)
+    show(found.to_dict(), as_json)
+
+
+@app.command()
+def warm(
+    precision: Annotated[str, typer.Option(help="all, bfloat16, float32 or float64.")] = "all",
+) -> None:
+    """Compile the CPU kernels for this processor ahead of time; later runs find them."""
+    from geomkit.warming import warm as compile_ahead
+
+    typer.echo(str(compile_ahead(precision, say=lambda line: typer.echo(line, err=True))))
+
+
+def _write(out: Path, found: "Survey") -> None:
+    """Write the arrays of a survey under a temporary name, and rename the complete file."""
+    import numpy as np
+
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(
+                file,
+                rows=found.neighbors.rows,
+                indices=found.neighbors.indices,
+                distances=found.neighbors.distances,
+                least=found.least,
+                largest=found.largest,
+                duplicates=found.duplicates,
+            )
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
