@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, special, stats
+from scipy import special
 
 from geomkit.errors import InvalidInputError
 
@@ -41,6 +41,8 @@ class Sphere:
             msg = "d must be at least 2 for a density; at d = 1 every cosine is -1 or 1"
             raise InvalidInputError(msg)
         half = (self.d - 1) / 2
+        from scipy import stats
+
         return np.asarray(stats.beta.pdf((1 + np.asarray(cosine, np.float64)) / 2, half, half) / 2)
 
     def cdf(self, cosine: ArrayLike) -> NDArray[np.float64]:
@@ -153,6 +155,8 @@ class LargestCosine:
         low, high = self.quantile(1e-15), self.quantile(1 - 1e-15)
         grid = np.linspace(low, high, 4001)
         above = 1 - self.cdf(grid)
+        from scipy import integrate
+
         mean = low + float(integrate.simpson(above, x=grid))
         second = low**2 + float(integrate.simpson(2 * grid * above, x=grid))
         return mean, math.sqrt(max(second - mean**2, 0.0))
@@ -265,6 +269,8 @@ def _relative_variance(d: int) -> float:
 
 def _mean_of_largest(cdf: Callable[[Any], Any], d: int, end: float) -> float:
     """Mean of the largest of d independent non-negative variables, by integrating its upper tail."""
+    from scipy import integrate
+
     value, _ = integrate.quad(lambda x: 1 - cdf(x) ** d, 0, end, limit=200)
     return float(value)
 
