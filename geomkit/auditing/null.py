@@ -26,7 +26,7 @@ from geomkit.auditing.statistics import STATISTICS
 from geomkit.errors import InvalidInputError
 from geomkit.sources.cache import cache_folder, key_of
 
-__all__ = ["NULLS", "Expected", "Null", "draws_for", "null_of"]
+__all__ = ["NULLS", "Expected", "Null", "draws_for", "null_of", "on_host"]
 
 NULLS = ("gaussian", "spectrum", "permuted")
 
@@ -190,12 +190,12 @@ def _maker(
     kept = data if rows is None else data[rows]
     if kind == "permuted":
         return lambda rng: _permuted(kept, rng)
-    root = _root(_host(kept))
+    root = _root(on_host(kept))
     return lambda rng: rng.standard_normal((n, len(root)), dtype=np.float32) @ root
 
 
-def _host(data: Any) -> Any:
-    """Dense rows in the memory of the host, in float32 or float64."""
+def on_host(data: Any) -> Any:
+    """Return dense rows in the memory of the host, in float32 or float64."""
     if hasattr(data, "toarray"):
         data = data.toarray()
     if hasattr(data, "detach"):
@@ -212,7 +212,7 @@ def _permuted(data: Any, rng: np.random.Generator) -> Any:
             columns.indices[start:stop] = rng.choice(data.shape[0], stop - start, replace=False)
         columns.has_sorted_indices = False
         return columns.tocsr()
-    return rng.permuted(_host(data), axis=0)
+    return rng.permuted(on_host(data), axis=0)
 
 
 def _root(data: NDArray[Any]) -> NDArray[np.float32]:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from geomkit.arrays import as_matrix
 from geomkit.auditing.measurements import Measurements, measure
+from geomkit.auditing.null import on_host
 from geomkit.auditing.passes import Options
 from geomkit.auditing.result import Finding, Suggestion
 from geomkit.auditing.statistics import STATISTICS
@@ -58,7 +57,7 @@ def _tried(
             say(f"trying {name}")
         matrix = as_matrix(x)
         rows = matrix.data[found.rows] if found.n_dropped else matrix.data
-        changed = TRANSFORMS[name]().fit_transform(np.asarray(rows))
+        changed = TRANSFORMS[name]().fit_transform(on_host(rows) if matrix.kind == "torch" else rows)
         again = measure(changed, options, "drop")
     except GeomkitError as why:
         return Suggestion(findings, action, name, reason=str(why))

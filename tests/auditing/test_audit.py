@@ -4,6 +4,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+import scipy.sparse
+import torch
 
 from geomkit.auditing.audit import audit
 from geomkit.auditing.statistics import STATISTICS
@@ -138,6 +140,36 @@ def test_every_metric(metric):
     }  # fmt: skip
     assert missing == expected[metric]
     assert all(found[name].note for name in missing)
+
+
+@pytest.mark.parametrize("kind", ["list", "torch", "bfloat16", "sparse", "map"])
+@pytest.mark.parametrize("null", ["gaussian", "spectrum", "permuted"])
+def test_every_kind_of_matrix(kind, null, tmp_path):
+    x = spaces.anisotropic(90, 6)
+    x[np.abs(x) < 0.3] = 0
+    if kind == "bfloat16":
+        x = torch.from_numpy(x).bfloat16().float().numpy()
+    np.save(tmp_path / "x.npy", x)
+    made = {
+        "list": x.tolist,
+        "torch": lambda: torch.from_numpy(x),
+        "bfloat16": lambda: torch.from_numpy(x).bfloat16(),
+        "sparse": lambda: scipy.sparse.csr_array(x),
+        "map": lambda: np.load(tmp_path / "x.npy", mmap_mode="r"),
+    }[kind]()
+    want, found = (audit(each, null=null, null_draws=3) for each in (x, made))
+    for name in ("cosine_mean", "gini", "twonn", "effective_rank", "norm_cv", "metric_overlap"):
+        assert found[name].value == pytest.approx(want[name].value, rel=1e-5), name
+        if null != "permuted" or kind != "sparse":
+            assert found[name].null_mean == pytest.approx(want[name].null_mean, rel=1e-5, nan_ok=True), name
+    if null == "permuted":
+        # Shuffled columns keep the direction that all rows share.
+        assert found["cosine_mean"].verdict == "ok"
+        return
+    tried = found.suggestions[0]
+    assert tried.transform == "Centering"
+    # What would fill a sparse matrix is not done behind anyone's back.
+    assert ("sparse" in tried.reason) == (kind == "sparse")
 
 
 def odd_spaces():
