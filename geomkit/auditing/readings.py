@@ -14,6 +14,7 @@ from geomkit.stats.cosine import mean_by_row
 from geomkit.stats.dimension import lid_of, logs_of, mle_of, twonn_of
 from geomkit.stats.hubness import duplicates_of, graph_of, outliers_of
 from geomkit.stats.queries import nearest_to
+from geomkit.stats.squared_distance import mean_square_by_row
 
 __all__ = ["INTERVAL", "NEAR", "READINGS", "Value"]
 
@@ -84,10 +85,10 @@ def _contrast(found: Passes) -> Iterable[Value]:
         influence = influences.ratio(by_row, nearest) + (by_row - by_row.mean()) / nearest.mean()
         yield _influenced(float(by_row.mean() / nearest.mean()), influence)
         return
-    mean, squares = found.moments.squared_distance_mean, nearest**2
-    mean_se, least, least_se = found.moments.squared_distance_mean_se, float(squares.mean()), float(squares.std(ddof=1))
-    value = math.sqrt(mean / least)
-    yield Value(value, value / 2 * math.hypot(mean_se / mean, least_se / math.sqrt(len(squares)) / least))
+    by_row, squares = mean_square_by_row(found.scores) * found.scores.unit, nearest**2
+    influence = influences.ratio(by_row, squares) + (by_row - by_row.mean()) / squares.mean()
+    value = math.sqrt(float(by_row.mean() / squares.mean()))
+    yield _influenced(value, influence / (2 * value))
 
 
 def _hubness(found: Passes) -> Iterable[Value]:

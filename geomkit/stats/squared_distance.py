@@ -106,7 +106,7 @@ def squared_distance_stats(
 def distances_of(scores: Scores, *, threads: int | None = None, size: int | None = None) -> SquaredDistanceStats:
     """Statistics of rows that are prepared already; `size` sets the tile."""
     n, factor = scores.n, 2 * scores.unit
-    by_row = _by_row(scores)
+    by_row = mean_square_by_row(scores)
     mean = float(by_row.mean())
     tally = Tally(scores.backend, -mean / 2, scores.device, origin=scores.origin, rounded=scores.rounded)
     sweep(Tiles(scores, "gram"), [tally], threads=threads, size=size)
@@ -133,7 +133,7 @@ def distances_of(scores: Scores, *, threads: int | None = None, size: int | None
     )
 
 
-def _by_row(scores: Scores) -> NDArray[np.float64]:
+def mean_square_by_row(scores: Scores) -> NDArray[np.float64]:
     """Mean squared distance of each row to all others, over `unit`: (n a_i + Σ a - 2 y_i · Σ y) / (n - 1), a = |y|²."""
     n, squares = scores.n, scores.facts[0] ** 2
     along: Any = 0.0
