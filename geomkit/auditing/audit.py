@@ -12,7 +12,7 @@ from geomkit.auditing.measurements import Measurements, measure
 from geomkit.auditing.null import NULLS, Null, null_of
 from geomkit.auditing.passes import Options
 from geomkit.auditing.readings import Value
-from geomkit.auditing.result import LEVELS, Audit, Finding, Thresholds
+from geomkit.auditing.result import LEVELS, Audit, Finding, Thresholds, is_like_random
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.auditing.suggestions import suggest
 from geomkit.devices import Device
@@ -148,7 +148,7 @@ def audit(
         null_draws=expected.n_draws,
         seed=int(seed),
         verdict=max((each.verdict or "ok" for each in findings), key=LEVELS.index),
-        like_random=not any(abs(each.z) > z for each in findings),
+        like_random=is_like_random(findings, z),
         suggestions=suggest(data, found, flagged, options, say=say) if try_transforms else (),
         sampled_from=None if drawn is None else matrix.n,
         n_dropped=found.n_dropped,

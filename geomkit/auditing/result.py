@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from geomkit.auditing.statistics import STATISTICS, Statistic
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LEVELS", "Audit", "Finding", "Suggestion", "Thresholds", "plain", "shown"]
+__all__ = ["LEVELS", "Audit", "Finding", "Suggestion", "Thresholds", "is_like_random", "plain", "shown"]
 
 LEVELS = ("", "ok", "warn", "fail")
 """Verdicts, worst last; "" where there is none."""
@@ -99,6 +99,11 @@ def _verdict(statistic: Statistic, effect: float, z: float, thresholds: Threshol
         return "ok"
     warn, fail = thresholds.of(statistic)
     return "fail" if side * (effect - fail) >= 0 else "warn" if side * (effect - warn) >= 0 else "ok"
+
+
+def is_like_random(findings: Sequence[Finding], z: float) -> bool:
+    """Whether no statistic is further than z from its null, on either side."""
+    return not any(abs(each.z) > z for each in findings)
 
 
 @dataclass(frozen=True, slots=True)

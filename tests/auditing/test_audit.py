@@ -52,6 +52,8 @@ def test_what_is_wrong_is_flagged_for_the_right_reason(kind):
     others = set().union(*(reasons for other, reasons in FLAGS.items() if other not in {kind, "hubs"}))
     # A set made with one thing wrong does not have what others were made with.
     assert not flagged & (others - FLAGS[kind]) - ({"cosine_mean"} if kind == "hubs" else set())
+    levels = [each.verdict for each in found.flagged]
+    assert levels == sorted(levels)  # "fail" before "warn"
     said = {name for each in found.suggestions for name in each.findings}
     assert said == flagged
 
