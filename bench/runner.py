@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_VERSIONS = ("numpy", "scipy", "numba", "torch", "scikit-learn", "gensim", "transformers", "pandas", "matplotlib")
+_VERSIONS = (
+    "numpy",
+    "scipy",
+    "numba",
+    "torch",
+    "faiss-cpu",
+    "scikit-learn",
+    "gensim",
+    "transformers",
+    "pandas",
+    "matplotlib",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,30 @@
 """The table of studies: adding one is a row here and a file beside this one."""
 
 from bench.runner import Study
-from bench.studies import claims, figures, geometry, gpu, roofline, speed, speed_figure
+from bench.studies import (
+    audits,
+    claims,
+    figures,
+    geometry,
+    gpu,
+    roofline,
+    speed,
+    speed_figure,
+    validity,
+    validity_figure,
+)
 
-_ALL = (geometry.STUDY, figures.STUDY, claims.STUDY, speed.STUDY, speed_figure.STUDY, roofline.STUDY, gpu.STUDY)
+_ALL = (
+    geometry.STUDY,
+    figures.STUDY,
+    claims.STUDY,
+    speed.STUDY,
+    speed_figure.STUDY,
+    roofline.STUDY,
+    gpu.STUDY,
+    audits.STUDY,
+    validity.STUDY,
+    validity_figure.STUDY,
+)
 
 STUDIES: dict[str, Study] = {study.name: study for study in _ALL}

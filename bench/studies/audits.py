@@ -1,0 +1,177 @@
+"""Every real source audited, beside random vectors of the same number and dimension; and how other audits fare."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from bench import audit_peers, inputs
+from bench.runner import Context, Study
+from bench.tidy import NOT_MEASURED
+from geomkit.auditing.audit import audit
+from geomkit.auditing.statistics import STATISTICS
+from geomkit.report import audits as drawn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from geomkit.auditing.result import Audit
+    from geomkit.sources import Vectors
+
+K, METRIC, NULL = 10, "cosine", "gaussian"
+
+CONTROLS = (
+    "sphere-50", "sphere-300", "sphere-768", "sphere-4096", "gaussian-300", "gaussian-768", "cube-512", "cube-768",
+)  # fmt: skip
+"""Random sources. Spheres and Gaussians should pass; cubes do not lie about the origin, and have a high mean cosine."""
+
+WORK, FEWEST, MOST, MOST_QUICK = 6.5e10, 8, 16, 4
+"""Random sets of a source: so many as this many products of coordinates allow, within these numbers."""
+
+WIDEST = 4096
+"""Most columns of a source on which a transform is tried: beyond, TF-IDF would have to become dense."""
+
+FEATURED = (
+    "sphere-300", "gaussian-768", "cube-768",
+    "tfidf-documents-30925", "tfidf-terms-11293", "tfidf-bbc-12597", "lsa-50", "lsa-300", "projection-4096",
+    "glove-50", "googlenews-300", "skipgram-50", "skipgram-300",
+    "minilm-384", "use-512", "mpnet-768", "smollm2-input-576", "qwen-unembedding-1536", "deepseek-unembedding-3584",
+    "smollm2-documents-layer00-576", "smollm2-documents-layer08-576", "smollm2-documents-layer16-576",
+    "smollm2-documents-layer24-576", "smollm2-documents-layer30-576",
+    "smollm2-tokens-layer00-576", "smollm2-tokens-layer16-576", "smollm2-tokens-layer30-576",
+)  # fmt: skip
+"""Sources that the figure shows, in its order; its title is about all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One statistic of one source."""
+
+    source: str
+    family: str
+    n: int | None
+    d: int
+    metric: str
+    group: str
+    """Family of the statistic."""
+    statistic: str
+    value: float
+    se: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    null_mean: float = math.nan
+    null_sd: float = math.nan
+    z: float = math.nan
+    effect: float = math.nan
+    """As the audit judges it: value less null, value over null, or both less 1."""
+    verdict: str = ""
+    k: int | None = None
+    null: str = ""
+    null_draws: int | None = None
+    backend: str = ""
+    precision: str = ""
+    seed: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What an audit suggested, and one statistic before and after."""
+
+    source: str
+    findings: str
+    action: str
+    transform: str
+    statistic: str
+    before: float
+    after: float
+    note: str
+    """Why it was not tried, where it was not."""
+
+
+def run(context: Context) -> None:
+    """Audit all sources, draw the figure, and hold the contest with other audits."""
+    table, tried = measure(context)
+    context.table("audits.csv", table)
+    context.table("audit_suggestions.csv", tried)
+    context.figure("audits", drawn.audits(table, FEATURED))
+    times, values = audit_peers.contest(context)
+    context.table("audit_peers.csv", times)
+    context.table("audit_peer_values.csv", values)
+
+
+def measure(context: Context) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Return one row a statistic and source, and what was suggested."""
+    import pandas as pd
+
+    rows: list[Row] = []
+    tried: list[Tried] = []
+    for name in tqdm(names(context), desc="audits", unit="source", disable=None):
+        found = inputs.load(name, context)
+        if isinstance(found, inputs.Missing):
+            source = found.source
+            rows.append(Row(name, source.family, None, source.dim, METRIC, "", NOT_MEASURED, math.nan, note=found.why))
+            continue
+        result = audit(
+            found.vectors,
+            k=K,
+            metric=METRIC,
+            null=NULL,
+            null_draws=draws(found.vectors.shape[0], found.dim, quick=context.quick),
+            labels=found.categories,
+            try_transforms=found.dim <= WIDEST,
+            source=name,
+            seed=context.seed,
+        )
+        rows += rows_of(result, found)
+        tried += _suggestions(result)
+    table = pd.DataFrame([asdict(row) for row in rows], columns=list(Row.__dataclass_fields__))
+    whole = dict.fromkeys(("n", "k", "null_draws", "seed"), "Int64")
+    columns = list(Tried.__dataclass_fields__)
+    return table.astype(whole), pd.DataFrame([asdict(each) for each in tried], columns=columns)
+
+
+def names(context: Context) -> list[str]:
+    """List the real sources of this run and the random ones that serve as controls."""
+    from geomkit import sources
+
+    return [name for name in inputs.names(context) if sources.get(name).family != "random" or name in CONTROLS]
+
+
+def draws(n: int, d: int, *, quick: bool) -> int:
+    """How many random sets an audit of such a source is compared with."""
+    return int(min(MOST_QUICK if quick else MOST, max(FEWEST, WORK // (float(n) * n * d))))
+
+
+def rows_of(result: "Audit", found: "Vectors") -> list[Row]:
+    """Return one row a statistic; a note that the source has is on all of them, one of a statistic comes first."""
+    plain = Row(
+        source=found.name, family=found.family, n=result.n, d=result.d, metric=result.metric, group="", statistic="",
+        value=math.nan, k=result.k, null=result.null, null_draws=result.null_draws, backend=result.backend,
+        precision=result.precision, seed=result.seed,
+    )  # fmt: skip
+    return [
+        replace(
+            plain, group=STATISTICS[each.statistic].family, statistic=each.statistic, value=each.value, se=each.se,
+            low=each.low, high=each.high, null_mean=each.null_mean, null_sd=each.null_sd, z=each.z, effect=each.effect,
+            verdict=each.verdict, note="; ".join(filter(None, (each.note, found.note))),
+        )
+        for each in result.findings
+    ]  # fmt: skip
+
+
+def _suggestions(result: "Audit") -> list[Tried]:
+    rows = []
+    for each in result.suggestions:
+        one = Tried(
+            result.source, " ".join(each.findings), each.action, each.transform, "", math.nan, math.nan, each.reason
+        )
+        changed = [
+            replace(one, statistic=name, before=each.before[name], after=each.after[name]) for name in each.after
+        ]
+        rows += changed or [one]
+    return rows
+
+
+STUDY = Study("audits", "every real source audited beside random vectors, and beside what other audits say", run)
