@@ -91,9 +91,12 @@ OF_SPECTRALYTE = (
     Pair("anisotropy.score", "cosine_mean", "theirs of up to 5,000 rows that are drawn, and not below 0"),
     Pair(
         "dimensionality.participation_ratio", "participation_ratio",
-        "theirs of rows as they are, ours of directions: the same where lengths are",
+        "theirs of rows as they are, and above 10,000 of them from 500 components; ours of all, of directions",
     ),
-    Pair("dimensionality.effective_dims", "", "components that hold 95 %: intrinsic_dimension(method='pca') of ours"),
+    Pair(
+        "dimensionality.effective_dims", "",
+        "components that hold 95 %, at most 500 above 10,000 rows; intrinsic_dimension(method='pca') of ours",
+    ),
     Pair("density.cv", "", "spread of the distance to the tenth neighbour; ours has no such statistic"),
     Pair("density.n_outliers", "", "rows by local outlier factor; outlier_share of ours looks at nearest distances"),
     Pair("sensitivity.mean_stability", "", "overlap of neighbours after noise; ours has no such statistic"),

@@ -15,7 +15,7 @@ from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
 from geomkit.scores import COARSE, UNIT_ROUNDOFF, cosine_scores
-from geomkit.stats.cosine import _by_row, cosine_bound, cosine_stats, mean_cosine, stats_of
+from geomkit.stats.cosine import mean_by_row, cosine_bound, cosine_stats, mean_cosine, stats_of
 from tests.bounds import assert_between, assert_within, gamma, unit
 from tests.stats.oracle import (
     BACKENDS,
@@ -196,7 +196,7 @@ def test_mean_cosine_and_each_rows_share_of_it(backend, shape, sparse):
         # Sums of n terms of size 1, divided by n: the error stays near that of one cosine in float64.
         bound = 4 * (sum(shape) + 10) * 2.0**-53
         assert_within(mean_cosine(scores), upper(cosine).mean(), bound)
-        assert_within(_by_row(scores), cosine.sum(axis=1) / (shape[0] - 1), bound)
+        assert_within(mean_by_row(scores), cosine.sum(axis=1) / (shape[0] - 1), bound)
 
 
 def test_standard_error_is_over_rows():
