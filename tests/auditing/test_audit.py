@@ -101,6 +101,13 @@ def test_thresholds_are_the_callers():
     assert audit(x, null_draws=4, z=1e9)["cosine_mean"].verdict == "ok"
 
 
+def test_the_seed_draws_the_random_sets():
+    x = spaces.gaussian(50, 5)
+    drawn = {seed: audit(x, null_draws=2, seed=seed)["gini"].null_mean for seed in (0, 1)}
+    assert drawn[0] != drawn[1]
+    assert drawn[1] == audit(x, null_draws=2, seed=1)["gini"].null_mean
+
+
 def test_a_sample_says_so():
     x = spaces.clusters(500, 8)
     found = audit(x, sample=100, seed=3, null_draws=2)
