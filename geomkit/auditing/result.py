@@ -250,6 +250,12 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
+_MEANING = (
+    "a verdict says how unlike random vectors a number is on the side that costs something, not that an index will "
+    "miss neighbours: measure recall for that"
+)
+
+
 def _lines(audit: Audit) -> list[str]:
     sampled = f", sampled from {audit.sampled_from:,} (seed {audit.seed})" if audit.sampled_from else ""
     dropped = f", {audit.n_dropped:,} rows dropped" if audit.n_dropped else ""
@@ -278,6 +284,8 @@ def _lines(audit: Audit) -> list[str]:
     if audit.like_random:
         lines.append("nothing here is unlike random vectors: there is no structure for a search to use")
     lines += [f"  {each}" for each in audit.flagged]
+    if audit.flagged:
+        lines.append(f"  {_MEANING}")
     if audit.suggestions:
         lines += ["", "what to try first"]
         lines += [f"  {each}" for each in audit.suggestions]
