@@ -31,7 +31,7 @@ _PROCESSOR = (
 _SETTINGS = (
     "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS",
     "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE",
-    "ATEN_CPU_CAPABILITY",
+    "ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX",
 )  # fmt: skip
 """Variables of the environment that change which instructions a product uses. Timings are single-threaded."""
 
@@ -91,7 +91,7 @@ def _libraries() -> dict[str, object]:
         "numpy": np.__version__,
         "blas": {name: str(blas.get(name)) for name in ("name", "version", "openblas configuration")},
         # Importing torch to ask it would take longer than timing it.
-        "torch": importlib.metadata.version("torch"),
+        **{name: importlib.metadata.version(name) for name in ("torch", "numba", "llvmlite")},
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from numba.core import config
 from threadpoolctl import threadpool_info
 
-from geomkit.kernels import cpu_cache, cpu_product, cpu_timings
+from geomkit.kernels import cpu_bfloat16, cpu_cache, cpu_product, cpu_timings
 from geomkit.kernels.cpu_product import PRODUCTS, bfloat16_product, gram, product, storage
 from tests.bounds import assert_within, gamma, unit
 
@@ -18,19 +18,48 @@ NAMES = {"numpy", "torch"}
 BFLOAT16 = {"numpy in float32": 3e-3, "torch in float32": 4e-3, "torch": 1e-3}
 
 
+WITH_OWN = {"numpy in float32": 3e-3, "torch in float32": 4e-3, "torch": 1e-3, "numba": 2e-3}
+
+WITHOUT_TORCH = {"numpy in float32": 3e-3, "numba": 2e-3}
+
+
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
-    """What was measured, for a process that has measured nothing yet on a machine that remembers nothing."""
+    """What was measured, for a process that has measured nothing yet on a machine that remembers nothing.
+
+    The processor has no bfloat16 instructions.
+    """
     seen = []
 
-    def timed(precision):
-        seen.append(precision)
-        return BFLOAT16 if precision == "bfloat16" else {"numpy": 3e-3, "torch": 2e-3}
+    def timed(what):
+        seen.append(what)
+        everything = BFLOAT16 if what == "bfloat16" else {"numpy": 3e-3, "torch": 2e-3}
+        return WITHOUT_TORCH if what == "bfloat16 without torch" else everything
 
     monkeypatch.setattr(cpu_product, "_chosen", {})
+    monkeypatch.setattr(cpu_product, "_without_torch", {})
     monkeypatch.setattr(cpu_product, "_timed", timed)
+    monkeypatch.setattr(cpu_bfloat16, "available", lambda: False)
     monkeypatch.setattr(cpu_cache, "folder", lambda: tmp_path)
     return seen
+
+
+@pytest.fixture
+def instructed(measured, monkeypatch):
+    """Do the same for a processor that has them, and a process that has not imported torch."""
+    monkeypatch.setattr(cpu_bfloat16, "available", lambda: True)
+    timed = cpu_product._timed
+    monkeypatch.setattr(cpu_product, "_timed", lambda what: timed(what) | (WITH_OWN if what == "bfloat16" else {}))
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(cpu_product.importlib, "import_module", lambda name: measured.append(f"import {name}"))
+    monkeypatch.setattr(cpu_product.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    return measured
+
+
+def work(seconds):
+    """Operations that take so long at the rate of a timed product of a second, on two processors."""
+    blocks, rows, columns = cpu_product._TIMED
+    return 2 * seconds * blocks * rows * rows * columns
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -141,6 +170,105 @@ def test_bfloat16_rows_are_stored_for_the_product_that_was_chosen(measured, monk
     assert product("bfloat16", 1.0) == chosen
 
 
+def test_our_own_product_needs_no_torch(instructed, monkeypatch):
+    large = 1.01 * cpu_product._WORTH_MEASURING
+    assert product("bfloat16", 0.99 * cpu_product._WORTH_MEASURING) == "numpy in float32"
+    assert instructed == []
+    assert product("bfloat16", large) == "numba"
+    assert storage("bfloat16", large) == "bfloat16"
+    assert instructed == ["bfloat16 without torch"]
+    # Small work still goes through NumPy, and work that torch might repay may still go through that.
+    assert storage("bfloat16", 1.0) == "float32"
+    assert cpu_product._chosen == {}
+    # A later process remembers.
+    monkeypatch.setattr(cpu_product, "_without_torch", {})
+    assert product("bfloat16", large) == "numba"
+    assert instructed == ["bfloat16 without torch"]
+
+
+def test_our_own_product_is_timed_once_where_nothing_can_be_kept(instructed, monkeypatch):
+    monkeypatch.setattr(cpu_cache, "folder", lambda: None)
+    for _ in range(3):
+        assert product("bfloat16", 1.01 * cpu_product._WORTH_MEASURING) == "numba"
+    assert instructed == ["bfloat16 without torch"]
+
+
+def test_our_own_product_is_for_bfloat16_rows(instructed):
+    for precision in ("float32", "float64"):
+        assert product(precision, 0.99 * cpu_product._WORTH_IMPORTING) == "numpy"
+    assert instructed == []
+
+
+def test_our_own_product_is_left_where_numpy_is_faster(instructed, monkeypatch):
+    monkeypatch.setattr(cpu_product, "_timed", lambda _: {"numpy in float32": 1e-3, "numba": 2e-3})
+    assert product("bfloat16", 1.01 * cpu_product._WORTH_MEASURING) == "numpy in float32"
+    monkeypatch.setitem(cpu_product._chosen, "float32", "torch")
+    assert product("bfloat16", 1.01 * cpu_product._WORTH_MEASURING) == "torch in float32"
+
+
+def test_torch_is_timed_only_where_it_might_save_more_than_its_import_takes(instructed):
+    enough = work(cpu_product._IMPORT) / WITHOUT_TORCH["numba"]
+    assert enough > cpu_product._WORTH_IMPORTING
+    assert product("bfloat16", 0.99 * enough) == "numba"
+    assert instructed == ["bfloat16 without torch"]
+    # It takes half as long here: its timing costs an import, but not its use, which would not repay it yet.
+    assert product("bfloat16", 1.01 * enough) == "numba"
+    assert instructed == ["bfloat16 without torch", "bfloat16"]
+    assert product("bfloat16", 1.98 * enough) == "numba"
+    assert cpu_product._chosen == {}
+    assert product("bfloat16", 2.02 * enough) == "torch"
+    assert instructed == ["bfloat16 without torch", "bfloat16", "import torch"]
+    assert product("bfloat16", 1.0) == "torch"
+
+
+def test_no_work_below_a_threshold_is_worth_a_timing_of_torch(instructed, monkeypatch):
+    monkeypatch.setattr(cpu_product, "_IMPORT", 0.0)
+    assert product("bfloat16", 0.99 * cpu_product._WORTH_IMPORTING) == "numba"
+    assert instructed == ["bfloat16 without torch"]
+    assert product("bfloat16", 1.01 * cpu_product._WORTH_IMPORTING) == "torch"
+
+
+@pytest.mark.parametrize(("took", "said"), [(1e-3, "torch"), (3e-3, "numba")])
+def test_all_are_timed_where_torch_is_imported_already(instructed, monkeypatch, took, said):
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(WITH_OWN, "torch", took)
+    assert product("bfloat16", 1.01 * cpu_product._WORTH_MEASURING) == said
+    assert instructed[:1] == ["bfloat16"]
+    assert cpu_product._chosen == {"bfloat16": said}
+    assert cpu_timings.recall("bfloat16", list(WITH_OWN)) == WITH_OWN
+    assert storage("bfloat16", 1.0) == "bfloat16"
+
+
+def test_what_all_took_is_known_without_torch_too(instructed):
+    cpu_timings.remember("bfloat16", WITH_OWN)
+    assert product("bfloat16", 1.01 * cpu_product._WORTH_MEASURING) == "numba"
+    assert instructed == []
+
+
+@pytest.mark.parametrize("numpy", [1e-3, 3e-3])
+def test_without_torch_our_own_product_needs_none(instructed, monkeypatch, numpy):
+    monkeypatch.setattr(cpu_product.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setitem(WITHOUT_TORCH, "numpy in float32", numpy)
+    said = "numba" if numpy > WITHOUT_TORCH["numba"] else "numpy in float32"
+    assert product("bfloat16", 1e20) == said
+    assert instructed == ["bfloat16 without torch"]
+    assert cpu_product._chosen["bfloat16"] == said
+    assert product("float32", 1e20) == "numpy"
+
+
+@pytest.mark.parametrize("chosen", [None, "numba", "numpy in float32", "torch"])
+@pytest.mark.parametrize("there", [True, False])
+def test_bfloat16_rows_go_through_our_own_product_unless_torch_was_chosen(measured, monkeypatch, chosen, there):
+    ran = []
+    monkeypatch.setattr(cpu_bfloat16, "available", lambda: there)
+    monkeypatch.setattr(cpu_bfloat16, "multiply", lambda *_: ran.append("numba"))
+    monkeypatch.setattr(cpu_product, "bfloat16_product", lambda *_: ran.append("torch"))
+    if chosen:
+        monkeypatch.setitem(cpu_product._chosen, "bfloat16", chosen)
+    gram(np.ones((2, 3), "uint16"), np.ones((2, 3), "uint16"), np.ones((2, 2), "uint16"))
+    assert ran == ["numba" if there and chosen != "torch" else "torch"]
+
+
 @pytest.mark.parametrize("chosen", sorted(NAMES))
 def test_the_product_that_was_chosen_is_the_one_that_runs(measured, monkeypatch, chosen):
     ran = []
@@ -172,8 +300,27 @@ def test_a_product_in_float32_is_named_after_the_library_that_runs_it(measured, 
 def test_every_product_is_timed():
     for precision, names in (("float32", NAMES), ("float64", NAMES), ("bfloat16", set(BFLOAT16))):
         seconds = cpu_product._timed(precision)
-        assert set(seconds) == set(cpu_product._names(precision)) == names
+        assert set(seconds) == set(cpu_product._names(precision))
+        assert set(seconds) - {"numba"} == names
+        assert ("numba" in seconds) == (precision == "bfloat16" and cpu_bfloat16.available())
         assert all(0 < each < 60 for each in seconds.values())
+
+
+OWN_CODE = """
+import sys
+from geomkit.kernels import cpu_bfloat16, cpu_product
+cpu_bfloat16.available = lambda: True
+cpu_bfloat16.multiply = lambda *_: None
+seconds = cpu_product._timed("bfloat16 without torch")
+print(cpu_product.product("bfloat16", 6e9), *sorted(seconds), all(0 < each < 60 for each in seconds.values()))
+print("torch" in sys.modules, cpu_product._chosen)
+"""
+
+
+def test_our_own_product_is_timed_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", OWN_CODE], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split("\n")[:2] == ["numba numba numpy in float32 True", "False {}"]
 
 
 def test_products_are_timed_in_one_thread(monkeypatch):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from geomkit.kernels import Backend, cpu_product
+from geomkit.kernels import Backend, cpu_bfloat16, cpu_product
 from tests.bounds import gamma, unit
 
 BACKENDS = [backend.value for backend in Backend if backend is not Backend.TRITON]
@@ -11,11 +11,14 @@ BACKENDS = [backend.value for backend in Backend if backend is not Backend.TRITO
 PRECISIONS = ["float32", "float64"]
 GRID = [(backend, precision) for backend in BACKENDS for precision in PRECISIONS]
 
+BFLOAT16 = ("torch", "numba") if cpu_bfloat16.available() else ("torch",)
+"""Products of bfloat16 rows that this processor has."""
+
 SCREENS = [
     *((*each, "") for each in GRID),
     ("torch", "bfloat16", ""),
     ("cpu", "bfloat16", ""),
-    ("cpu", "bfloat16", "torch"),
+    *(("cpu", "bfloat16", product) for product in BFLOAT16),
     *(("triton", precision, "") for precision in ("bfloat16", "float16", "tf32", "float32")),
 ]
 """What products of scores run in, and the product of bfloat16 that is forced on the CPU backend."""

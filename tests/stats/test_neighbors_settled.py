@@ -15,7 +15,7 @@ from geomkit.stats.neighbors import candidates_of, neighbors, settle
 from geomkit.tiles import Tiles
 from tests.precision import STRICT, permissions
 from tests.stats.nearest import METRICS, assert_nearest, keep_fewer, rows_of, same
-from tests.stats.oracle import SETTLED, force
+from tests.stats.oracle import BFLOAT16, SETTLED, force
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -36,8 +36,7 @@ def test_answers_are_the_same_to_the_bit_whatever_they_are_screened_with(monkeyp
         ("float32", "", 3, 29),
         ("float64", "", None, 50),
         ("bfloat16", "", 3, 29),
-        ("bfloat16", "torch", 2, 768),
-        ("bfloat16", "torch", 3, 29),
+        *(("bfloat16", product, *how) for product in BFLOAT16 for how in ((2, 768), (3, 29))),
     ]
     for precision, product, threads, size in ways:
         with monkeypatch.context() as context:
@@ -76,7 +75,7 @@ def test_rows_that_screening_cannot_settle_are_redone(monkeypatch, backend, prec
             assert same(neighbors(x, k, **how), want)
 
 
-@pytest.mark.parametrize("product", ["", "torch"])
+@pytest.mark.parametrize("product", ["", *BFLOAT16])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_a_few_rows_are_redone_alone_and_many_together(monkeypatch, metric, product):
     """Those of a narrow cluster beside others, unless it is alone: its mean is taken out."""

@@ -8,7 +8,7 @@ from geomkit.errors import InvalidInputError
 from geomkit.kernels import cpu_product
 from geomkit.stats.squared_distance import squared_distance_stats
 from tests.bounds import assert_between, assert_within, gamma
-from tests.stats.oracle import DATA, counter_reach, data, ran, upper
+from tests.stats.oracle import BFLOAT16, DATA, counter_reach, data, ran, upper
 
 SHAPE = (220, 40)
 SHARES = np.array([0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995, 1])
@@ -16,7 +16,7 @@ GRID = [
     ("reference", "float64", None),
     ("cpu", "float32", None),
     ("cpu", "float64", None),
-    ("cpu", "bfloat16", "torch"),
+    *(("cpu", "bfloat16", product) for product in BFLOAT16),
     ("cpu", "bfloat16", "numpy in float32"),
     ("torch", "float32", None),
     ("torch", "bfloat16", None),

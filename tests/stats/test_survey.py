@@ -9,7 +9,7 @@ from geomkit.stats.cosine import cosine_stats
 from geomkit.stats.neighbors import neighbors
 from geomkit.stats.survey import survey
 from tests.bounds import assert_within
-from tests.stats.oracle import DATA, data
+from tests.stats.oracle import BFLOAT16, DATA, data
 from tests.stats.test_squared_distance import GRID, choose_product
 
 SHAPE = (230, 24)
@@ -78,7 +78,7 @@ def test_dropped_rows_keep_the_numbers_of_the_input():
     assert np.array_equal(found.neighbors.indices, number[plain.neighbors.indices])
 
 
-@pytest.mark.parametrize("product", ["torch", "numpy in float32"])
+@pytest.mark.parametrize("product", [*BFLOAT16, "numpy in float32"])
 @pytest.mark.parametrize("tolerance", [0.0, 0.3, 0.5, 1.0])
 def test_thresholds_of_every_size(monkeypatch, tolerance, product):
     monkeypatch.setattr(cpu_product, "_chosen", {"bfloat16": product})
