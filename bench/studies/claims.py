@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from bench.claims import audited, spaces, uses
+from bench.claims import audited, meaning, spaces, uses
 from bench.claims.record import Claim, Finding
 from bench.runner import Context, Study
 
@@ -25,12 +25,28 @@ CLAIMS = (
         "C6", "Vectors are not uniform but lie on a meaningful subset …", "isotropy, spectrum, dimension",
         audited.subset, audited.AUDITS, "audits",
     ),
-    Claim("C7", "… in which relevant categories are linearly separable", "probes against shuffled labels"),
-    Claim("C8", "Word2Vec can be understood through matrix factorisation", "shifted PPMI + SVD against skip-gram"),
-    Claim("C9", "Only the model's own decoder understands the vector", "decoding by lens, embedding, another head"),
-    Claim("C10", "Decoding an intermediate vector to tokens loses context", "rate-distortion and token recovery"),
-    Claim("C11", "LogitLens shows what a model might be thinking at each layer …", "lens by layer"),
-    Claim("C12", "… but is limited at middle layers", "plain lens against tuned lens"),
+    Claim(
+        "C7", "… in which relevant categories are linearly separable", "probes against shuffled labels",
+        meaning.separable, meaning.SEPARABILITY, "separability",
+    ),
+    Claim(
+        "C8", "Word2Vec can be understood through matrix factorisation", "shifted PPMI + SVD against skip-gram",
+        meaning.factorised, meaning.FACTORISE, "factorise",
+    ),
+    Claim(
+        "C9", "Only the model's own decoder understands the vector", "decoding by lens, embedding, another head",
+        meaning.understood, meaning.TOKENS, "decode",
+    ),
+    Claim(
+        "C10", "Decoding an intermediate vector to tokens loses context", "rate-distortion and token recovery",
+        meaning.lossy, meaning.BYTES, "decode",
+    ),
+    Claim(
+        "C11", "LogitLens shows what a model might be thinking at each layer …", "lens by layer",
+        meaning.readable, meaning.LENS, "lens",
+    ),
+    Claim("C12", "… but is limited at middle layers", "plain lens against tuned lens",
+          meaning.limited, meaning.LENS, "lens"),
     Claim("C13", "Interpretable features need expensive extra training", "sparse autoencoder, with its cost"),
     Claim("C14", "Differentiable indexing replaces the one-hot product", "lookup against one-hot"),
     Claim("C15", "The more capable, the less transparent", "interpretability against probe accuracy"),

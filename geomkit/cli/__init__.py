@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 
 from geomkit import __version__
 from geomkit.cli.audits import app as audits_app
+from geomkit.cli.lens import app as lens_app
 from geomkit.cli.measures import app as measures_app
 from geomkit.cli.sources import app as sources_app
 from geomkit.errors import GeomkitError
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for each in (audits_app, measures_app):
+for each in (audits_app, measures_app, lens_app):
     app.add_typer(each)
 app.add_typer(sources_app, name="sources")
 

@@ -1,0 +1,306 @@
+"""Sparse autoencoders of a middle layer of SmolLM2: what they explain and lose, and what their training costs."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.intervals import bootstrap
+from bench.runner import Context, Study
+from bench.sae_rivals import nearest, principal_components, projected, untrained
+from geomkit.meaning.activations import SMOLLM2, Activations, Deferred, activations, loaded
+from geomkit.meaning.causal import CausalParts, parts_of
+from geomkit.meaning.sae_features import promoted, top_contexts
+from geomkit.meaning.sae_learner import Settings, flops_per_token
+from geomkit.meaning.sae_quality import Explained, Quality, explained, quality, token_rows
+from geomkit.meaning.sae_splicing import CLEAN, Replace, Splicing, constant, reconstruction, splice
+from geomkit.meaning.sae_training import Training, cached_autoencoder
+from geomkit.report.sae import sae as drawn
+from geomkit.sources.corpora import bbc
+
+LAYER = 16
+"""Of 30, counted from the input embedding: the middle."""
+
+MAIN = 64
+"""Features active at a token in the autoencoder whose features are shown, and that other studies read."""
+
+FEATURES_SHOWN = 24
+"""Drawn from those that are not dead: not the best ones."""
+
+SCALE = 1_000_000_000
+"""Tokens that costs are scaled to: what autoencoders of larger models are trained on and beyond (Gao et al.: 40e9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is read, trained on and measured."""
+
+    stride: int
+    """Every so many texts are read."""
+    held_texts: int
+    train_texts: int
+    spliced_texts: int
+    """Of the held-out ones: how many the model runs over with its states replaced."""
+    ks: tuple[int, ...]
+    settings: Settings
+    max_tokens: int = 128
+
+
+FULL = Size(1, 200, 1100, 20, (16, 32, MAIN), Settings())
+QUICK = Size(42, 11, 40, 2, (MAIN,), Settings(n_features=512, batch=128, auxiliary_k=64, dead_after=2000), 96)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """States of the layer, and which of their rows are trained on and which are held out, by text."""
+
+    states: Activations
+    train: NDArray[np.int64]
+    held: NDArray[np.int64]
+    held_texts: NDArray[np.int64]
+
+
+def run(context: Context) -> None:
+    """Train, measure, splice, and write sae.csv, sae_training.csv, sae_features.csv and the figure."""
+    size = QUICK if context.quick else FULL
+    table, curves, features = study(SMOLLM2, bbc().texts, LAYER, size, context)
+    context.table("sae.csv", table)
+    context.table("sae_training.csv", curves)
+    context.table("sae_features.csv", features)
+    context.figure("sae", drawn(table, curves))
+
+
+def study_autoencoder(context: Context, k: int = MAIN) -> Training:
+    """Return the study's autoencoder of SmolLM2 from the cache, trained now where it has none, for other studies.
+
+    Its ``autoencoder.encode`` turns states of layer `LAYER` into a sparse matrix of features; give it no attention
+    sinks. The texts that it was not trained on are those of `prepared`.
+    """
+    size = QUICK if context.quick else FULL
+    return trained(prepared(SMOLLM2, bbc().texts, LAYER, size, context.seed), LAYER, k, size, context)
+
+
+def prepared(model: Deferred, texts: tuple[str, ...], layer: int, size: Size, seed: int) -> Prepared:
+    """Read the states, leave out attention sinks, and deal texts into held-out ones and ones to train on."""
+    read = texts[:: size.stride]
+    states = activations(model, read, [layer], max_tokens=size.max_tokens)
+    order = np.random.default_rng(seed).permutation(len(read))
+    held, train = np.split(order[: size.held_texts + size.train_texts], [size.held_texts])
+    return Prepared(states, token_rows(states, layer, train), token_rows(states, layer, held), np.sort(held))
+
+
+def trained(ready: Prepared, layer: int, k: int, size: Size, context: Context) -> Training:
+    """Train an autoencoder of k active features, or read it from the cache."""
+    settings = replace(size.settings, k=k, seed=context.seed)
+    return cached_autoencoder(
+        ready.states, layer, ready.train, settings, say=lambda line: context.say(f"k = {k}: {line}")
+    )
+
+
+def study(
+    model: Deferred, texts: tuple[str, ...], layer: int, size: Size, context: Context
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return what was measured, the curves of the trainings, and contexts of some features.
+
+    Parameters
+    ----------
+    model : Deferred
+    texts : tuple of str
+    layer : int
+    size : Size
+    context : Context
+        Its seed draws texts, first weights, batches and the features that are shown.
+
+    Returns
+    -------
+    DataFrame, DataFrame, DataFrame
+        The first has a row a measured value, its interval over texts, and the floor beside it.
+    """
+    begun = time.perf_counter()
+    ready = prepared(model, texts, layer, size, context.seed)
+    context.say(f"{len(ready.train):,} tokens to train on, {len(ready.held):,} held out ({_since(begun)})")
+    trainings = {k: trained(ready, layer, k, size, context) for k in size.ks}
+    states, of = ready.states.states[layer], ready.states.texts
+    mean, directions = principal_components(states, ready.train)
+    first = next(iter(trainings.values())).autoencoder
+    floors = {
+        k: untrained(states, ready.train, mean, replace(size.settings, k=k), first.model, layer, first.longest)
+        for k in size.ks
+    }
+    known = np.random.default_rng(context.seed).choice(ready.train, first.n_features, replace=False)
+    qualities: dict[tuple[str, int], Explained] = {}
+    for k, each in trainings.items():
+        qualities["sae", k] = quality(each.autoencoder, states, of, ready.held)
+        qualities["random features", k] = quality(floors[k], states, of, ready.held)
+        qualities["pca", k] = explained(states, of, ready.held, projected(mean, directions[:k]))
+    qualities["nearest token", 1] = explained(states, of, ready.held, nearest(states[np.sort(known)]))
+    fires = quality(trainings[size.ks[-1]].autoencoder, states, of, ready.train)
+    rows = [*_quality_rows(qualities, context.seed), *_training_rows(fires)]
+    context.say(f"quality is measured ({_since(begun)})")
+
+    ready_model = loaded(model)
+    chosen = ready.held_texts[: size.spliced_texts]
+    ways: dict[str, Replace] = {"zero": constant(np.zeros_like(mean)), "mean": constant(mean)}
+    ways |= {f"sae {k}": reconstruction(each.autoencoder, model.card, layer) for k, each in trainings.items()}
+    top = size.ks[-1]
+    ways[f"random features {top}"] = reconstruction(floors[top], model.card, layer)
+    ways[f"pca {top}"] = _tensors(projected(mean, directions[:top]))
+    spliced = splice(
+        ready_model, [texts[:: size.stride][at] for at in chosen], layer, ways, longest=first.longest,
+        max_tokens=size.max_tokens,
+    )  # fmt: skip
+    rows += _spliced_rows(spliced, context.seed)
+    parts = parts_of(ready_model.model)
+    rows += _cost_rows(trainings, spliced, parts, context)
+    context.say(f"the model ran with its states replaced ({_since(begun)})")
+    curves = pd.concat([each.to_frame().assign(k=k) for k, each in trainings.items()], ignore_index=True)
+    features = _features(trainings[top], ready, layer, parts, ready_model.tokenizer, context.seed)
+    return pd.DataFrame(rows), curves, features
+
+
+def _since(begun: float) -> str:
+    return f"{time.perf_counter() - begun:.0f} s so far"
+
+
+def _tensors(rebuild: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Replace:
+    """Turn a reconstruction of arrays into one of tensors."""
+    import torch
+
+    return lambda states: torch.from_numpy(rebuild(states.float().cpu().numpy())).to(states)
+
+
+def _row(part: str, method: str, k: int, statistic: str, value: float, unit: str, **rest: Any) -> dict[str, Any]:
+    """One measured value; `floor` is what needs no learning of features, and `floor_is` says what that is."""
+    row = {
+        "part": part,
+        "method": method,
+        "k": k,
+        "statistic": statistic,
+        "value": value,
+        "low": np.nan,
+        "high": np.nan,
+    }
+    return row | {"floor": np.nan, "floor_is": "", "unit": unit, "texts": 0, "tokens": 0} | rest
+
+
+def _quality_rows(qualities: Mapping[tuple[str, int], Explained], seed: int) -> Iterator[dict[str, Any]]:
+    for (method, k), found in qualities.items():
+        size = {"texts": found.n_texts, "tokens": found.n}
+        low, high = bootstrap(
+            np.column_stack([found.residual, found.deviation]), lambda x: 1 - x[:, 0].sum() / x[:, 1].sum(), seed
+        )
+        floor = qualities.get(("random features", k), found)
+        for name in ("explained_variance", "explained_about_zero", "explained_of_a_dimension"):
+            beside = (
+                {"floor": getattr(floor, name), "floor_is": "random features"} if method != "random features" else {}
+            )
+            beside = {} if method == "nearest token" else beside
+            interval = {"low": low, "high": high} if name == "explained_variance" else {}
+            yield _row("quality", method, k, name, getattr(found, name), "share", **size, **beside, **interval)
+        if isinstance(found, Quality):
+            for name in ("l0", "dead_share", "dense_share"):
+                unit = "features a token" if name == "l0" else "share of features"
+                yield _row("quality", method, k, name, getattr(found, name), unit, **size)
+
+
+def _training_rows(found: Quality) -> Iterator[dict[str, Any]]:
+    """Dead features by the tokens that it was trained on: fewer held-out tokens call rare features dead."""
+    size = {"texts": found.n_texts, "tokens": found.n}
+    yield _row("training tokens", "sae", found.k, "explained_variance", found.explained_variance, "share", **size)
+    yield _row("training tokens", "sae", found.k, "dead_share", found.dead_share, "share of features", **size)
+
+
+def _spliced_rows(found: Splicing, seed: int) -> Iterator[dict[str, Any]]:
+    size = {"texts": found.n_texts, "tokens": found.n}
+    for name in found.losses:
+        method, _, k = name.rpartition(" ")
+        method, active = (method, int(k)) if k.isdigit() else (name, 0)
+        sums = np.column_stack([found.losses[name], found.counts])
+        low, high = bootstrap(sums, lambda x: x[:, 0].sum() / x[:, 1].sum(), seed)
+        yield _row(
+            "spliced", method, active, "cross_entropy", found.cross_entropy(name), "nats", low=low, high=high,
+            floor=found.cross_entropy("mean"), floor_is="every state replaced by the mean", **size,
+        )  # fmt: skip
+        for ablated in ("mean", "zero"):
+            if name in (CLEAN, ablated) or (name, ablated) == ("zero", "mean"):
+                continue
+            three = np.column_stack([found.losses[each] for each in (name, ablated, CLEAN)])
+            low, high = bootstrap(
+                three, lambda x: (x[:, 1].sum() - x[:, 0].sum()) / (x[:, 1].sum() - x[:, 2].sum()), seed
+            )
+            floor = {"floor": 0.0, "floor_is": f"every state replaced by {'0' if ablated == 'zero' else 'the mean'}"}
+            share = found.recovered(name, ablated)
+            yield _row(
+                "spliced",
+                method,
+                active,
+                f"recovered_from_{ablated}",
+                share,
+                "share",
+                low=low,
+                high=high,
+                **floor,
+                **size,
+            )
+
+
+def _cost_rows(
+    trainings: Mapping[int, Training], spliced: Splicing, parts: CausalParts, context: Context
+) -> Iterator[dict[str, Any]]:
+    """Cost of a token in training beside a token of the model's own forward pass, head included."""
+    forward = spliced.seconds[CLEAN] / spliced.n_read
+    weights = sum(p.numel() for block in parts.blocks for p in block.parameters() if p.ndim == 2)
+    flops = 2.0 * (weights + parts.head.weight.numel())  # attention between tokens left out: they are few
+    yield _row("cost", "model", 0, "forward_seconds", forward, "s a token", tokens=spliced.n_read)
+    yield _row("cost", "model", 0, "forward_flops", flops, "operations a token")
+    for k, each in trainings.items():
+        own = flops_per_token(each.autoencoder.d, Settings(**_settings(each)))
+        seconds, size = each.seconds_per_token, {"tokens": each.n_tokens}
+        hours = seconds * SCALE / 3600
+        parity = flops / own * each.autoencoder.n_features
+        yield _row(
+            "cost", "sae", k, "training_seconds", seconds, "s a token", floor=forward, floor_is="forward", **size
+        )
+        yield _row(
+            "cost", "sae", k, "training_flops", own, "operations a token", floor=flops, floor_is="forward", **size
+        )
+        yield _row("cost", "sae", k, "training_over_forward", seconds / forward, "ratio of seconds", **size)
+        yield _row("cost", "sae", k, "training_over_forward_flops", own / flops, "ratio of operations", **size)
+        yield _row("cost", "sae", k, "hours_at_scale", hours, f"hours for {SCALE:,} tokens here", **size)
+        yield _row(
+            "cost", "sae", k, "forward_hours_at_scale", forward * SCALE / 3600, f"hours for {SCALE:,} tokens here"
+        )
+        yield _row("cost", "sae", k, "features_at_parity", parity, "features at which a token costs a forward pass")
+        context.say(
+            f"k = {k}: {seconds * 1e3:.2f} ms a token in training, {forward * 1e3:.2f} ms in the model's forward pass; "
+            f"at {SCALE:,} tokens {hours:.0f} hours for this layer, and {forward * SCALE / 3600:.0f} for its states"
+        )
+
+
+def _settings(training: Training) -> dict[str, Any]:
+    return {name: value for name, value in training.autoencoder.settings.items() if name != "states"}
+
+
+def _features(
+    training: Training, ready: Prepared, layer: int, parts: CausalParts, tokenizer: Any, seed: int
+) -> pd.DataFrame:
+    """Contexts in held-out texts of features drawn from those that fire there."""
+    autoencoder = training.autoencoder
+    activity = autoencoder.encode(ready.states.states[layer][ready.held])
+    fires = np.bincount(activity.indices, minlength=autoencoder.n_features)
+    alive = np.flatnonzero(fires)
+    chosen = np.sort(np.random.default_rng(seed).choice(alive, min(FEATURES_SHOWN, len(alive)), replace=False)).tolist()
+    speaks = dict(zip(chosen, promoted(autoencoder, parts, chosen), strict=True))
+    rows = []
+    for found in top_contexts(activity, ready.states, ready.held, tokenizer, chosen):
+        tokens = " | ".join(tokenizer.decode([token]) for token in speaks[found.feature])
+        share = {"k": autoencoder.k, "firing_share": fires[found.feature] / len(ready.held), "promotes": tokens}
+        rows.append(share | found.to_dict())
+    return pd.DataFrame(rows)
+
+
+STUDY = Study("sae", "what a sparse autoencoder of a middle layer explains, and what it costs", run)

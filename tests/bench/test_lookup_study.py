@@ -1,0 +1,152 @@
+"""The study of lookup at small sizes, what it refuses, what it predicts, and its figure."""
+
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import runner
+from bench.limits import Limit, Limits
+from bench.studies import lookup as study
+from bench.timing import Pace
+from geomkit.meaning.lookup import PASSES, WAYS
+from geomkit.report import lookup as report
+
+
+def context_of(out):
+    return runner.Context(study="lookup", out=out, quick=True, everything=False, seed=0, files=[])
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """A machine of 10⁹ operations and 10⁸ bytes a second."""
+    rows = [("product", "float32", 1.0), ("copy", "float32", 0.1), ("read", "float32", 0.1)]
+    found = Limits(
+        tuple(Limit(name, "", precision, study.processors(), rate, rate, rate, "", 3) for name, precision, rate in rows)
+    )
+    monkeypatch.setattr(study, "limits_of", lambda **_: found)
+    return found
+
+
+@pytest.fixture
+def small(monkeypatch, limits):
+    monkeypatch.setattr(study, "VOCABULARIES_QUICK", (30, 200))
+    monkeypatch.setattr(study, "TOKENS_QUICK", (8, 90))
+    monkeypatch.setattr(study, "DIM_QUICK", 6)
+    monkeypatch.setattr(study, "BUDGET", 4 * 90 * 200 - 1)
+    monkeypatch.setattr(study, "SHORTEST", 1e-5)
+
+
+def test_a_run_leaves_every_size_and_says_what_it_did_not_run(tmp_path, capsys, small):
+    context = context_of(tmp_path)
+
+    study.run(context)
+
+    assert sorted(path.name for path in context.files) == ["lookup.csv", "lookup.png", "lookup.svg"]
+    table = pd.read_csv(tmp_path / "lookup.csv")
+    cpu = table[table.device == "cpu"]
+    assert len(cpu) == 2 * 2 * len(PASSES) * len(WAYS)
+    large = (cpu.vocabulary == 200) & (cpu.tokens == 90)
+    left = cpu[large & cpu.way.str.startswith("one-hot")]
+    assert len(left) == 4
+    assert left.seconds.isna().all()
+    assert left.note.str.contains("72,000 bytes, above the budget of 71,999: not run").all()
+    assert left.least_seconds.gt(0).all()
+    assert cpu[large & cpu.way.str.startswith("gather")].note.str.endswith("not proven here").all()
+    assert cpu[large].equal.isna().all()
+    ran = cpu[~large]
+    assert ran.equal.astype(bool).all()
+    assert ran.seconds.gt(0).all()
+    assert ran.note.isna().all()
+    gather = ran[ran.way == "gather"]
+    assert (gather.ratio == 1).all()
+    assert (gather.memory_ratio == 1).all()
+    one = ran[(ran.way == "one-hot") & (ran.passes == "forward")]
+    assert one.memory_ratio.to_numpy() == pytest.approx((one.vocabulary / 6 + 1).to_numpy(), rel=1e-5)
+    assert (ran.ratio_low <= ran.ratio).all()
+    assert (ran.ratio <= ran.ratio_high).all()
+    said = capsys.readouterr().err
+    assert "90 tokens, 200 words: no one-hot rows, of 0 MiB" in said
+    assert "8 sizes in" in said
+
+
+def test_limits_are_bytes_and_operations(limits):
+    case = study.LookupCase(10, 100, 4, PASSES[0])
+    rows, table, one_hot = 10 * 4 * 4, 100 * 4 * 4, 10 * 100 * 4
+    assert limits.least_seconds(study.least_work("gather", case), study.processors()) == 2 * rows / 1e8
+    work = study.least_work("one-hot", case)
+    assert work.products == 2 * 10 * 100 * 4
+    assert work.copied == rows + table + 2 * one_hot
+    assert study.least_work("one-hot given", case).copied == rows + table + one_hot
+    both = study.LookupCase(10, 100, 4, PASSES[1])
+    assert study.least_work("gather", both).copied == 3 * rows + table
+    assert study.least_work("gather, sparse gradient", both).copied == 3 * rows
+    assert study.least_work("one-hot given", both).products == 2 * work.products
+    assert case.work("float32").copied == 2 * rows
+
+
+def test_times_are_of_one_call(monkeypatch):
+    monkeypatch.setattr(study, "SHORTEST", 0.02)
+    times = study.timed([lambda: time.sleep(0.005), lambda: time.sleep(0.03)], Pace(0.0, least=3), "cpu")
+    assert times.shape == (3, 2)
+    assert np.median(times[:, 0]) == pytest.approx(0.005, rel=0.5)
+    assert np.median(times[:, 1]) == pytest.approx(0.03, rel=0.5)
+
+
+def test_a_case_proves_itself(monkeypatch):
+    case = study.LookupCase(20, 50, 4)
+    assert [each.label for each in case.contenders()] == [f"{way} float32" for way in WAYS]
+    assert [bool(each.library) for each in case.contenders()] == [False, False, True, True]
+    out, gradient = case.contenders()[2].prepare()()
+    want, other = case.ours()()
+    assert (out == want).all()
+    assert gradient.shape == other.shape == (50, 4)
+    assert study.LookupCase(20, 50, 4, PASSES[0]).ours()()[1] is None
+    assert "vocabulary 50" in case.setting
+    proven = study.lookup_equality
+    monkeypatch.setattr(study, "lookup_equality", lambda *a, **k: _Not(proven(*a, **k)))
+    with pytest.raises(AssertionError):
+        case.ours()
+    with pytest.raises(AssertionError):
+        case.contenders()[2].prepare()
+
+
+class _Not:
+    """An equality that does not hold."""
+
+    def __init__(self, found):
+        self.holds = not found.holds
+
+
+def table(equal=True):
+    rows = []
+    for passes in PASSES:
+        for vocabulary in (1024, 4096):
+            for way in WAYS:
+                ratio = 1.0 if way == "gather" else vocabulary / 64 if way.startswith("one-hot") else 0.5
+                rows.append(
+                    ("cpu", vocabulary, 64, passes, way, 1e-3, ratio, 0.9 * ratio, ratio, 2 * ratio, equal, 0.3)
+                )
+    rows.append(("cpu", 49152, 4096, PASSES[0], "one-hot", *[math.nan] * 5, None, math.nan))
+    names = ["device", "vocabulary", "tokens", "passes", "way", "seconds", "ratio", "ratio_low", "ratio_high"]
+    return pd.DataFrame(rows, columns=[*names, "memory_ratio", "equal", "gradient_share"])
+
+
+def test_the_finding_says_what_was_proven_timed_and_left_out():
+    lines = report.finding(table()).split("\n")
+    assert lines[0].startswith("Equal outputs to the bit")
+    assert "at most 0.30 of the bound) at 2 sizes" in lines[0]
+    assert lines[1] == (
+        "forward: one-hot takes 16× (1,024 words, 64 tokens) to 64× (4,096 words, 64 tokens) the time of a gather, "
+        "and up to 128× its memory"
+    )
+    assert lines[-1] == "Not run for memory: 49,152 words, 4,096 tokens"
+    assert report.finding(table(equal=False)).startswith("NOT equal")
+    figure = report.lookup(table())
+    assert len(figure.axes) == 4
+    assert all(axes.get_xscale() == axes.get_yscale() == "log" for axes in figure.axes)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert lines["one-hot, 64 tokens"].get_ydata().tolist() == [16, 64]
+    assert "one-hot, 4,096 tokens" not in lines
