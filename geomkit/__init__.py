@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from geomkit.warming import Warmed as Warmed
     from geomkit.warming import warm as warm
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _WHERE = {
     "Alignment": "geomkit.stats.alignment",

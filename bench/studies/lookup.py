@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ class LookupCase:
 
     def proven(self) -> LookupEquality:
         """Compare all ways on this batch."""
-        found = lookup_equality(self.vocabulary, self.d, self.n, seed=self.seed, device=self.device, budget=BUDGET)
+        found = _proof(self.vocabulary, self.d, self.n, self.seed, self.device)
         assert found.holds, str(found)
         return found
 
@@ -124,7 +124,7 @@ class LookupCase:
         """Return a call that has run once, after all ways were proven equal where that fits into memory."""
         if prove and one_hot_bytes(self.n, self.vocabulary, _SIZE) <= BUDGET:
             self.proven()
-        table, tokens, upstream = batch(self.vocabulary, self.d, self.n, seed=self.seed, device=self.device)
+        table, tokens, upstream = _batch(self.vocabulary, self.d, self.n, self.seed, self.device)
         thunk = reader(way, table, tokens, upstream if self.passes == PASSES[1] else None)
         thunk()
         return thunk
@@ -133,6 +133,17 @@ class LookupCase:
         """Say what a gather costs at least."""
         del precision
         return least_work(WAYS[0], self)
+
+
+@cache
+def _proof(vocabulary: int, dim: int, tokens: int, seed: int, device: str) -> LookupEquality:
+    return lookup_equality(vocabulary, dim, tokens, seed=seed, device=device, budget=BUDGET)
+
+
+@lru_cache(maxsize=1)
+def _batch(vocabulary: int, dim: int, tokens: int, seed: int, device: str) -> tuple[Any, Any, Any]:
+    """Draw a batch once for all ways, which change nothing of it."""
+    return batch(vocabulary, dim, tokens, seed=seed, device=device)
 
 
 def least_work(way: str, case: LookupCase) -> Work:

@@ -232,6 +232,7 @@ def test_the_verdict_is_the_way_from_floor_to_ceiling():
         "on people's judgements 50% to 50% of skip-gram"
     )
     assert "The equivalence holds: " in report.finding(rows_of(0.75, 0.8))
+    assert "holds in part: 70% to 75%" in report.finding(rows_of(0.56, 0.6))
     assert "The equivalence does not hold: " in report.finding(rows_of(0.01, 0.02))
     assert "share of 10 neighbours kept 0.20 [0.00, 0.80]" in report.finding(rows_of(0.2, 0.4))
     figure = report.factorise(rows_of(0.2, 0.4))

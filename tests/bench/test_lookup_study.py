@@ -106,11 +106,13 @@ def test_a_case_proves_itself(monkeypatch):
     assert study.LookupCase(20, 50, 4, PASSES[0]).ours()()[1] is None
     assert "vocabulary 50" in case.setting
     proven = study.lookup_equality
+    study._proof.cache_clear()
     monkeypatch.setattr(study, "lookup_equality", lambda *a, **k: _Not(proven(*a, **k)))
     with pytest.raises(AssertionError):
         case.ours()
     with pytest.raises(AssertionError):
         case.contenders()[2].prepare()
+    study._proof.cache_clear()
 
 
 class _Not:
