@@ -1,5 +1,6 @@
 """Audits as whole processes: seconds and memory are those of the audit, and nobody is left out silently."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -195,7 +196,7 @@ def test_seconds_are_those_of_the_child_and_its_code_is_kept(tmp_path):
 
 
 def test_dimensions_agree_with_scikit_dimension(place):
-    pytest.importorskip("skdim")
+    importlib.import_module("skdim")
     x = np.random.default_rng(1).standard_normal((200, 5)).astype(np.float32)
     sample = peers.Place(place.sample, x, place.file, None)
     rows, values = peers.dimensions(sample, Pace(seconds=0.0, least=2, most=2))
@@ -208,7 +209,7 @@ def test_dimensions_agree_with_scikit_dimension(place):
 
 
 def test_duplicates_are_as_the_notes_say(place):
-    pytest.importorskip("skdim")
+    importlib.import_module("skdim")
     x = np.random.default_rng(1).standard_normal((200, 5)).astype(np.float32)
     x[3] = 2 * x[4]
     _, values = peers.dimensions(peers.Place(place.sample, x, place.file, None), Pace(seconds=0.0, least=1, most=1))

@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from geomkit.errors import BackendUnavailableError, InvalidInputError  # noqa: E402
-from geomkit.meaning import lookup  # noqa: E402
-from geomkit.meaning.lookup import WAYS, batch, lookup_equality, one_hot_bytes, peak_bytes, reader  # noqa: E402
+from geomkit.errors import BackendUnavailableError, InvalidInputError
+from geomkit.meaning import lookup
+from geomkit.meaning.lookup import WAYS, batch, lookup_equality, one_hot_bytes, peak_bytes, reader
 
 
 @pytest.mark.parametrize("way", WAYS)

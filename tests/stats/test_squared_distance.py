@@ -5,10 +5,9 @@ import pytest
 import scipy.sparse
 
 from geomkit.errors import InvalidInputError
-from geomkit.kernels import cpu_product
 from geomkit.stats.squared_distance import squared_distance_stats
 from tests.bounds import assert_between, assert_within, gamma
-from tests.stats.oracle import BFLOAT16, DATA, counter_reach, data, ran, upper
+from tests.stats.oracle import BFLOAT16, DATA, counter_reach, data, force, ran, upper
 
 SHAPE = (220, 40)
 SHARES = np.array([0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995, 1])
@@ -27,10 +26,6 @@ GRID = [
 def squared(x):
     x = np.asarray(x, np.float64)
     return upper(np.square(x[:, None] - x[None]).sum(axis=2))
-
-
-def choose_product(monkeypatch, product):
-    monkeypatch.setattr(cpu_product, "_chosen", {"bfloat16": product} if product else {})
 
 
 def about_mean(x):
@@ -59,7 +54,7 @@ def check(found, values, rows):
 @pytest.mark.parametrize("name", DATA)
 @pytest.mark.parametrize(("backend", "precision", "product"), GRID)
 def test_matches_brute_force(monkeypatch, backend, precision, product, name):
-    choose_product(monkeypatch, product)
+    force(monkeypatch, product)
     x = data(name, *SHAPE)
     found = squared_distance_stats(x, backend=backend, precision=precision)
     assert (found.backend, found.precision) == (backend, ran(backend, precision))
@@ -69,7 +64,7 @@ def test_matches_brute_force(monkeypatch, backend, precision, product, name):
 
 @pytest.mark.parametrize(("backend", "precision", "product"), GRID)
 def test_a_far_away_origin_costs_no_digits(monkeypatch, backend, precision, product):
-    choose_product(monkeypatch, product)
+    force(monkeypatch, product)
     x = np.round(data("gaussian", *SHAPE).astype(np.float64) * 64) / 64
     near = squared_distance_stats(x, backend=backend, precision=precision)
     far = squared_distance_stats(x + 2.0**20, backend=backend, precision=precision)

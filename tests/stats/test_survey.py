@@ -9,8 +9,8 @@ from geomkit.stats.cosine import cosine_stats
 from geomkit.stats.neighbors import neighbors
 from geomkit.stats.survey import survey
 from tests.bounds import assert_within
-from tests.stats.oracle import BFLOAT16, DATA, data
-from tests.stats.test_squared_distance import GRID, choose_product
+from tests.stats.oracle import BFLOAT16, DATA, data, force
+from tests.stats.test_squared_distance import GRID
 
 SHAPE = (230, 24)
 
@@ -38,7 +38,7 @@ def check(found, x, tolerance):
 @pytest.mark.parametrize("name", DATA)
 @pytest.mark.parametrize(("backend", "precision", "product"), GRID)
 def test_matches_brute_force(monkeypatch, backend, precision, product, name):
-    choose_product(monkeypatch, product)
+    force(monkeypatch, product)
     x = data(name, *SHAPE)
     found = survey(x, k=7, backend=backend, precision=precision, duplicates=0.02)
     check(found, x, 0.02)
