@@ -1,4 +1,4 @@
-"""C7 to C12: what vectors mean, read from the tables of the studies that asked."""
+"""C7 to C14: what vectors mean, read from the tables of the studies that asked."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from bench.claims.record import Finding
 from bench.runner import Context
 from geomkit.report.factorise import best, verdict
 
-SEPARABILITY, FACTORISE, TOKENS, BYTES, LENS = (
-    "separability.csv", "factorise.csv", "decode_tokens.csv", "decode_bytes.csv", "lens.csv",
+SEPARABILITY, FACTORISE, TOKENS, BYTES, LENS, SAE, LOOKUP = (
+    "separability.csv", "factorise.csv", "decode_tokens.csv", "decode_bytes.csv", "lens.csv", "sae.csv", "lookup.csv",
 )  # fmt: skip
 
 _LAYERS = (0, 12, 30)
@@ -131,6 +131,63 @@ def limited(context: Context) -> Finding:
         verdict=f"{'holds' if better == len(tuned) else 'holds in part'}: a translator lowers KL at {better} of "
         f"{len(tuned)} layers on held-out texts; the plain lens is further off than one answer for every text at "
         f"{worse} of {len(middle)} layers before the last",
+    )
+
+
+def trained(context: Context) -> Finding:
+    """C13: what features that were trained explain beside those that were not, and what the training costs."""
+    table = pd.read_csv(context.out / SAE)
+    quality = table[(table.part == "quality") & (table.statistic == "explained_variance")].set_index(["method", "k"])
+    cost = table[(table.part == "cost") & (table.method == "sae")].set_index(["statistic", "k"]).value
+    ks = sorted(quality.loc["sae"].index)
+    rows = [quality.loc["sae", k] for k in ks]
+    needed = all(quality.low["sae", k] > max(quality.high["pca", k], quality.high["random features", k]) for k in ks)
+    price = [cost["training_over_forward_flops", k] for k in ks]
+    parity = min(cost["features_at_parity", k] for k in ks)
+    cheap = max(price) < 1
+    need = "extra training is needed" if needed else "training explains no more than directions without it"
+    said = "holds in part" if needed and cheap else "holds" if needed else "fails"
+    return Finding(
+        figure=[
+            "held-out variance explained by k trained features (training / forward pass, in operations; in seconds)",
+            *(
+                f"k = {k} {row.value:.3f} ({each:.3f}; {cost['training_over_forward', k]:.3f})"
+                for k, row, each in zip(ks, rows, price, strict=True)
+            ),
+        ],
+        null=[
+            "k random features, k principal components",
+            *(f"{quality.value['random features', k]:.3f}, {quality.value['pca', k]:.3f}" for k in ks),
+        ],
+        interval=["95 % over texts", *(f"{row.low:.3f}–{row.high:.3f}" for row in rows)],
+        verdict=f"{said}: {need}; once the model has made its states, a token in training costs {min(price):.3f} to "
+        f"{max(price):.3f} of the model's forward pass, and as much as it at {parity:,.0f} features",
+    )
+
+
+def looked_up(context: Context) -> Finding:
+    """C14: what a gather saves over the one-hot product, and whether gradients are the same."""
+    table = pd.read_csv(context.out / LOOKUP)
+    equal = table.equal.dropna().astype(bool)
+    timed = table[(table.way == "one-hot") & table.ratio.notna()]
+    slower, batches = int((timed.ratio_low > 1).sum()), sorted(timed.tokens.unique())
+    # One size of batch is enough to show; all count.
+    rows = _rows(timed[timed.tokens == batches[len(batches) // 2]])
+    holds = bool(equal.all()) and len(equal) > 0 and slower > 0
+    return Finding(
+        figure=[
+            "time of the one-hot product over that of a gather (memory)",
+            *(
+                f"{row.device}, {row.passes}, {row.vocabulary:,} words, {row.tokens:,} tokens {row.ratio:,.3g} "
+                f"({row.memory_ratio:.3g})"
+                for row in rows
+            ),
+        ],
+        null=["the same time (and memory)", *("1 (1)" for _ in rows)],
+        interval=["95 % over rounds", *(f"{row.ratio_low:,.3g}–{row.ratio_high:,.3g}" for row in rows)],
+        verdict=f"{'holds' if holds and slower == len(timed) else 'holds in part' if holds else 'fails'}: "
+        f"outputs and gradients are {'' if equal.all() else 'NOT '}equal in {equal.sum()} of {len(equal)} comparisons; "
+        f"the one-hot product is slower at {slower} of {len(timed)} sizes",
     )
 
 

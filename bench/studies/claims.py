@@ -47,8 +47,14 @@ CLAIMS = (
     ),
     Claim("C12", "… but is limited at middle layers", "plain lens against tuned lens",
           meaning.limited, meaning.LENS, "lens"),
-    Claim("C13", "Interpretable features need expensive extra training", "sparse autoencoder, with its cost"),
-    Claim("C14", "Differentiable indexing replaces the one-hot product", "lookup against one-hot"),
+    Claim(
+        "C13", "Interpretable features need expensive extra training", "sparse autoencoder, with its cost",
+        meaning.trained, meaning.SAE, "sae",
+    ),
+    Claim(
+        "C14", "Differentiable indexing replaces the one-hot product", "lookup against one-hot",
+        meaning.looked_up, meaning.LOOKUP, "lookup",
+    ),
     Claim("C15", "The more capable, the less transparent", "interpretability against probe accuracy"),
 )  # fmt: skip
 

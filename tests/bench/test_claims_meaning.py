@@ -135,3 +135,56 @@ def test_factorisation_is_placed_between_floor_and_ceiling(context):
     assert found.null[1] == "0.100 … 0.900"
     assert found.interval[1] == "0.100–0.900"
     assert "50% to 50% of the way" in found.verdict
+
+
+def features(k, sae, pca, random=0.2):
+    one = {"part": "quality", "statistic": "explained_variance", "k": k}
+    values = {"sae": sae, "pca": pca, "random features": random}
+    rows = [one | {"method": m, "value": v, "low": v - 0.01, "high": v + 0.01} for m, v in values.items()]
+    return [*rows, rows[0] | {"part": "training tokens", "value": 1.0, "low": 1.0}]
+
+
+def price(k, over, parity):
+    one = {"part": "cost", "method": "sae", "k": k}
+    values = {"training_over_forward_flops": over, "training_over_forward": 2 * over, "features_at_parity": parity}
+    return [one | {"statistic": name, "value": value} for name, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    ("pca", "over", "verdict"),
+    [(0.5, 0.02, "holds in part: extra"), (0.5, 1.5, "holds: extra"), (0.685, 0.02, "fails: training explains no")],
+)
+def test_training_is_needed_where_it_explains_more_and_expensive_from_a_forward_pass_on(context, pca, over, verdict):
+    rows = features(16, 0.7, 0.3) + features(32, 0.7, pca)
+    write(context, meaning.SAE, rows + price(16, 0.01, 9e4) + price(32, over, 2e5))
+    found = meaning.trained(context)
+    assert found.verdict.startswith(verdict)
+    assert f"costs 0.010 to {over:.3f} of the model's forward pass" in found.verdict
+    assert found.verdict.endswith("as much as it at 90,000 features")
+    assert found.figure[1] == "k = 16 0.700 (0.010; 0.020)"
+    assert found.null[2] == f"0.200, {pca:.3f}"
+    assert found.interval[1] == "0.690–0.710"
+    assert lists_match(found)
+
+
+@pytest.mark.parametrize(
+    ("low", "equal", "verdict"),
+    [(1.1, True, "holds: "), (0.9, True, "holds in part: "), (1.1, False, "fails: ")],
+)
+def test_a_gather_replaces_the_product_where_it_is_equal_and_faster(context, low, equal, verdict):
+    one = {"device": "cpu", "passes": "forward", "way": "one-hot", "memory_ratio": 2.0, "ratio_high": 9.0}
+    rows = [
+        one | {"vocabulary": 1024, "tokens": 64, "ratio": 3.0, "ratio_low": 2.0, "equal": True},
+        one | {"vocabulary": 4096, "tokens": 64, "ratio": 2.0, "ratio_low": low, "equal": equal},
+        one | {"vocabulary": 1024, "tokens": 8, "ratio": 2.0, "ratio_low": 1.5, "equal": True},
+        one | {"vocabulary": 9999, "tokens": 64, "ratio": None, "ratio_low": None, "equal": None},
+        one | {"vocabulary": 1024, "tokens": 64, "ratio": 1.0, "ratio_low": 1.0, "equal": True, "way": "gather"},
+    ]
+    write(context, meaning.LOOKUP, rows)
+    found = meaning.looked_up(context)
+    assert found.verdict.startswith(verdict)
+    assert f"equal in {3 + equal} of 4 comparisons" in found.verdict
+    assert f"slower at {2 + (low > 1)} of 3 sizes" in found.verdict
+    assert found.figure[1] == "cpu, forward, 1,024 words, 64 tokens 3 (2)"
+    assert found.interval[1] == "2–9"
+    assert lists_match(found)

@@ -1,0 +1,213 @@
+"""Whether dimensions mean something: coherence and intrusion before and after rotation, and how useful a space is."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bench import tasks
+from bench.association import across, weighted_spearman
+from bench.intervals import bootstrap
+from bench.runner import Context, Study
+from bench.studies import sae
+from bench.word_spaces import LEVELS, Space, prepared
+from geomkit.meaning.interpret import Interpretability, interpretability
+from geomkit.report.interpret import finding
+from geomkit.report.interpret import interpret as drawn
+from geomkit.sources import corpora
+
+DIMENSIONS, DIMENSIONS_QUICK = 576, 24
+TOP, SHOWN = 10, 5
+PROBES = "separability.csv"
+LEAST_PAIRS = 10
+RESAMPLES = 1000
+SPEAK = 5
+"""Dimensions of each space whose words are shown: the first that were drawn, not the best."""
+
+AHEAD = 1_000_000
+"""Dimensions that the cost of judging is carried forward to."""
+
+Array = NDArray[Any]
+
+
+def run(context: Context) -> None:
+    """Judge every space, and write interpret*.csv and the figure."""
+    begun = time.perf_counter()
+    spaces, words, judges, frequency = prepared(context)
+    context.say(f"{len(spaces)} spaces of {len(words):,} words ({time.perf_counter() - begun:.0f} s)")
+    probes = pd.read_csv(context.out / PROBES)
+    tables = study(spaces, words, judges, frequency, probes, context)
+    for name, table in tables.items():
+        context.table(f"{name}.csv", table)
+    context.figure("interpret", drawn(tables["interpret"], tables["interpret_ranking"], tables["interpret_use"]))
+    context.say(finding(tables["interpret"], tables["interpret_ranking"]).replace("\n", "; "))
+
+
+def study(
+    spaces: Sequence[Space], words: Sequence[str], judges: Mapping[str, Array], frequency: Array, probes: pd.DataFrame,
+    context: Context,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Judge spaces and their rotations, and return every table by the name of its file.
+
+    The first space is the floor of all others. Judges are those of `interpretability`; `probes` is
+    results/separability.csv.
+    """
+    found: dict[tuple[str, bool], Interpretability] = {}
+    seconds: dict[tuple[str, bool], float] = {}
+    for space in tqdm(spaces, desc="interpret", unit="space", disable=None):
+        for rotated in (False, True):
+            start = time.perf_counter()
+            found[space.name, rotated] = interpretability(
+                space.vectors, judges, both=space.both or rotated, rotate=rotated, top=TOP, shown=SHOWN,
+                dimensions=DIMENSIONS_QUICK if context.quick else DIMENSIONS, frequency=frequency, seed=context.seed,
+            )  # fmt: skip
+            seconds[space.name, rotated] = time.perf_counter() - start
+    rows = [
+        row
+        for space in spaces
+        for rotated in (False, True)
+        for row in _score_rows(space, found, seconds, rotated=rotated, floor=spaces[0].name, seed=context.seed)
+    ]
+    table = pd.DataFrame(rows)
+    each = sum(seconds.values()) / sum(len(one.dimensions) for one in found.values())
+    context.say(
+        f"judging takes {1e3 * each:.1f} ms a dimension of {len(words):,} words, both judges and their nulls: "
+        f"{each * AHEAD / 3600:,.1f} hours for {AHEAD:,} dimensions"
+    )
+    ranking = pd.DataFrame(list(_differences(spaces, found, context.seed)))
+    use = pd.DataFrame([_use(space, words, table, probes, context.seed) for space in spaces[1:]])
+    shown = pd.concat(
+        [
+            one.to_frame(words).iloc[: SPEAK * one.top.shape[1]].assign(space=name, rotated=rotated)
+            for (name, rotated), one in found.items()
+        ]
+    )
+    return {
+        "interpret": table,
+        "interpret_ranking": ranking,
+        "interpret_use": use,
+        "interpret_tradeoff": pd.DataFrame(list(_tradeoff(use))),
+        "interpret_words": shown[["space", "rotated", *(name for name in shown if name not in {"space", "rotated"})]],
+    }
+
+
+def _score_rows(
+    space: Space, found: Mapping[tuple[str, bool], Interpretability], seconds: Mapping[tuple[str, bool], float], *,
+    rotated: bool, floor: str, seed: int,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    one = found[space.name, rotated]
+    about = {
+        "space": space.name, "family": space.family, "level": space.level, "group": space.group, "rotated": rotated,
+        "words": one.n, "d": one.d, "dimensions": len(one.dimensions), "examined": one.examined,
+        "left_out": one.left_out, "ends": one.top.shape[1],
+    }  # fmt: skip
+    for judge, statistic, values, null in scores(one):
+        low, high = bootstrap(values, np.mean, seed)
+        gain = bootstrap(values - null, np.mean, seed)
+        lowest: Any = getattr(found[floor, False], statistic)[judge]
+        yield about | {
+            "judge": judge, "statistic": statistic, "value": values.mean(), "low": low, "high": high,
+            "null": null.mean(), "gain": (values - null).mean(), "gain_low": gain[0], "gain_high": gain[1],
+            "random": lowest.mean(), "chance": 1 / (one.shown + 1) if statistic == "intrusion" else math.nan,
+            "seconds": round(seconds[space.name, rotated], 2),
+        }  # fmt: skip
+
+
+def scores(one: Interpretability) -> Iterator[tuple[str, str, Array, Array]]:
+    """Yield judge, statistic, and its values and nulls over dimensions."""
+    for judge in one.coherence:
+        yield judge, "coherence", one.coherence[judge], one.coherence_null[judge]
+        yield judge, "intrusion", one.intrusion[judge], one.intrusion_null[judge]
+
+
+def _differences(
+    spaces: Sequence[Space], found: Mapping[tuple[str, bool], Interpretability], seed: int
+) -> Iterator[dict[str, Any]]:
+    """Compare spaces of different levels, each space with its rotation, and features with the states they are of.
+
+    Gains are compared: scores less those of words of the same frequency, as judges by themselves prefer frequent words.
+    """
+    ranks = list(LEVELS)
+    pairs = [
+        ("level", (upper.name, False), (lower.name, False), f"{upper.level} over {lower.level}")
+        for upper in spaces
+        for lower in spaces
+        if upper.level and lower.level and ranks.index(upper.level) < ranks.index(lower.level)
+    ]
+    pairs += [("rotation", (space.name, False), (space.name, True), "as it is over rotated") for space in spaces]
+    states = f"smollm2 layer {sae.LAYER}"
+    features = [space.name for space in spaces if space.name.startswith("sae")]
+    pairs += [("sae", (name, False), (states, False), "features over states") for name in features]
+    for kind, upper, lower, claim in pairs:
+        both = zip(scores(found[upper]), scores(found[lower]), strict=True)
+        for (judge, statistic, ours, null), (_, _, theirs, null_there) in both:
+            gains = (ours - null, theirs - null_there)
+            # Dimensions of two spaces are drawn anew apart from each other: they are no pairs.
+            rng = np.random.default_rng(seed)
+            means = [each[rng.integers(0, len(each), (RESAMPLES, len(each)))].mean(axis=1) for each in gains]
+            low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+            yield {
+                "kind": kind, "upper": upper[0], "lower": lower[0], "claim": claim, "judge": judge,
+                "statistic": statistic, "difference": gains[0].mean() - gains[1].mean(), "low": low, "high": high,
+                "raw_difference": ours.mean() - theirs.mean(),
+            }  # fmt: skip
+
+
+def _use(space: Space, words: Sequence[str], table: pd.DataFrame, probes: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """How interpretable a space is, beside how useful: word similarity on the same pairs, and probes on documents."""
+    mine = table[(table.space == space.name) & ~table.rotated]
+    out: dict[str, Any] = {"space": space.name, "family": space.family, "group": space.group}
+    out |= {f"{row.statistic}_{row.judge}": row.value for row in mine.itertuples()}
+    out |= {f"{row.statistic}_{row.judge}_gain": row.gain for row in mine.itertuples()}
+    given = space.vectors
+    dense = np.asarray(given) if isinstance(given, np.ndarray) else given.toarray()
+    for name, pairs in (("wordsim353", corpora.wordsim353()), ("simlex999", corpora.simlex999())):
+        value, low, high, known = word_similarity(dense, words, pairs, seed)
+        out |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_pairs": known}
+    probe = probes[(probes.corpus == "bbc") & (probes.source == space.probe)]
+    for name in ("accuracy", "low", "high"):
+        column = "probe" if name == "accuracy" else f"probe_{name}"
+        out[column] = float(probe[name].iloc[0]) if len(probe) else math.nan
+    return out
+
+
+def word_similarity(
+    vectors: Array, words: Sequence[str], pairs: Sequence[tuple[str, str, float]], seed: int
+) -> tuple[float, float, float, int]:
+    """Spearman correlation of cosine with human judgement, its 95 % interval over pairs, and how many are known."""
+    at = tasks.index(words)
+    places = [(at.get(a.lower()), at.get(b.lower()), score) for a, b, score in pairs]
+    known = [(a, b, score) for a, b, score in places if a is not None and b is not None]
+    if len(known) < LEAST_PAIRS:
+        return math.nan, math.nan, math.nan, len(known)
+    left, right = (np.array([each[side] for each in known]) for side in (0, 1))
+    x = vectors.astype(np.float64)
+    close = tasks.closeness(x[left], x[right], "cosine")
+    judged = np.array([score for *_, score in known])
+    weights = np.random.default_rng(seed).multinomial(len(known), np.full(len(known), 1 / len(known)), RESAMPLES)
+    drawn_again = weighted_spearman(close, judged, weights.astype(np.float64))
+    value = weighted_spearman(close, judged, np.ones((1, len(known))))[0]
+    low, high = np.quantile(drawn_again, [0.025, 0.975])
+    return float(value), float(low), float(high), len(known)
+
+
+def _tradeoff(use: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Rank correlation, over spaces, of being interpretable with being useful; each model counts once."""
+    judged = [str(name) for name in use if str(name).startswith(("coherence_", "intrusion_"))]
+    for useful in ("wordsim353", "simlex999", "probe"):
+        mine = use[use[useful].notna()]
+        group = pd.factorize(mine.group)[0].astype(np.int64)
+        for name in judged:
+            found = across(mine[name].to_numpy(float), mine[useful].to_numpy(float), group)
+            yield {
+                "useful": useful, "interpretable": name, "rho": found.rho, "low": found.low, "high": found.high,
+                "p": found.p, "spaces": len(mine), "models": found.n_groups,
+            }  # fmt: skip
+
+
+STUDY = Study("interpret", "whether dimensions mean something, and what that costs in usefulness", run, (PROBES,))
