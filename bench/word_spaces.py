@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from bench.runner import Context
-from bench.studies import sae
 from geomkit import sources
 from geomkit.meaning.activations import SMOLLM2, Activations, activations
 from geomkit.meaning.interpret import coherence
 from geomkit.meaning.npmi import Association, association
+from geomkit.meaning.sae import SparseAutoencoder
 from geomkit.sources import corpora, tfidf, word2vec
 from geomkit.sources.libraries import require
 
@@ -59,7 +59,7 @@ class Size:
 
 
 FULL = Size(1, 20, 5, LAYERS)
-QUICK = Size(5, 4, 1, (sae.LAYER,))
+QUICK = Size(5, 4, 1, (16,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,16 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What the model reads, and whose features its states are turned into."""
+
+    texts: tuple[str, ...]
+    max_tokens: int
+    layer: int
+    autoencoder: Callable[[], SparseAutoencoder]
+
+
+@dataclass(frozen=True, slots=True)
 class Contexts:
     """The words of the common vocabulary, and where the model reads them."""
 
@@ -92,15 +102,16 @@ class Contexts:
     """(words, places), sparse: the weights of a mean over the places of each word."""
 
 
-def prepared(context: Context) -> tuple[list[Space], tuple[str, ...], dict[str, Array], Array]:
+def prepared(reading: Reading, context: Context) -> tuple[list[Space], tuple[str, ...], dict[str, Array], Array]:
     """Return the spaces, the floor first, the words that are their rows, the judges, and how frequent each word is.
 
     The judges are NPMI in 20 Newsgroups test, which is later than train and nothing here was fitted to, and cosines of
     GloVe, which is none of the spaces.
     """
-    size, own = (QUICK, sae.QUICK) if context.quick else (FULL, sae.FULL)
+    size = QUICK if context.quick else FULL
+    layers = sorted({*size.layers, reading.layer})
     texts = [text.split() for text in corpora.newsgroups("test").texts[:: size.reference_stride]]
-    states = activations(SMOLLM2, corpora.bbc().texts[:: own.stride], size.layers, max_tokens=own.max_tokens)
+    states = activations(SMOLLM2, reading.texts, layers, max_tokens=reading.max_tokens)
     terms = {"bbc": _terms(corpora.bbc().texts)}
     if context.quick:
         context.say("--quick leaves out TF-IDF of 20 Newsgroups")
@@ -129,11 +140,12 @@ def prepared(context: Context) -> tuple[list[Space], tuple[str, ...], dict[str, 
     inputs: Any = table.vectors
     spaces.append(_of_model("smollm2 input", inputs[found.tokens], 0))
     spaces += [
-        _of_model(f"smollm2 layer {layer}", found.mean @ states.states[layer][found.rows], layer)
-        for layer in size.layers
+        _of_model(f"smollm2 layer {layer}", found.mean @ states.states[layer][found.rows], layer) for layer in layers
     ]
-    features = sae.study_autoencoder(context).autoencoder.encode(states.states[sae.LAYER][found.rows])
-    spaces.append(Space(f"sae of layer {sae.LAYER}", "llm", "", "smollm2", (found.mean @ features).tocsr(), both=False))
+    features = reading.autoencoder().encode(states.states[reading.layer][found.rows])
+    spaces.append(
+        Space(f"sae of layer {reading.layer}", "llm", "", "smollm2", (found.mean @ features).tocsr(), both=False)
+    )
     reference = counted(texts, found.words, context)
     near = np.asarray(rows(glove.words, glove.vectors), np.float64)
     near /= np.linalg.norm(near, axis=1, keepdims=True)

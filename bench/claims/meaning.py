@@ -1,4 +1,4 @@
-"""C7 to C14: what vectors mean, read from the tables of the studies that asked."""
+"""C7 to C15: what vectors mean, read from the tables of the studies that asked."""
 
 from typing import Any
 
@@ -8,8 +8,9 @@ from bench.claims.record import Finding
 from bench.runner import Context
 from geomkit.report.factorise import best, verdict
 
-SEPARABILITY, FACTORISE, TOKENS, BYTES, LENS, SAE, LOOKUP = (
+SEPARABILITY, FACTORISE, TOKENS, BYTES, LENS, SAE, LOOKUP, TRADEOFF = (
     "separability.csv", "factorise.csv", "decode_tokens.csv", "decode_bytes.csv", "lens.csv", "sae.csv", "lookup.csv",
+    "interpret_tradeoff.csv",
 )  # fmt: skip
 
 _LAYERS = (0, 12, 30)
@@ -189,6 +190,29 @@ def looked_up(context: Context) -> Finding:
         f"outputs and gradients are {'' if equal.all() else 'NOT '}equal in {equal.sum()} of {len(equal)} comparisons; "
         f"the one-hot product is slower at {slower} of {len(timed)} sizes",
     )
+
+
+def opaque(context: Context) -> Finding:
+    """C15: whether spaces that are more useful have dimensions that mean less, by two judges of meaning."""
+    table = pd.read_csv(context.out / TRADEOFF)
+    rows = _rows(table[table.interpretable.isin(["coherence_npmi_gain", "coherence_glove_gain"])])
+    against, towards = sum(row.high < 0 for row in rows), sum(row.low > 0 for row in rows)
+    signs = sum(row.rho < 0 for row in rows)
+    said = "holds" if against == len(rows) else "fails" if towards == len(rows) else "not decided"
+    return Finding(
+        figure=[
+            "Spearman's rank correlation over spaces of coherence of dimensions with usefulness",
+            *(f"{row.interpretable}, {row.useful} {row.rho:.2f} ({row.spaces} spaces)" for row in rows),
+        ],
+        null=["no relation", *("0" for _ in rows)],
+        interval=["95 % over models", *(_between(row.low, row.high) for row in rows)],
+        verdict=f"{said}: below 0 in {signs} of {len(rows)} correlations, and beyond doubt in {against}; above beyond "
+        f"doubt in {towards}",
+    )
+
+
+def _between(low: float, high: float) -> str:
+    return "too few models" if pd.isna(low) or pd.isna(high) else f"{low:.2f} to {high:.2f}"
 
 
 def _rows(table: pd.DataFrame) -> list[Any]:

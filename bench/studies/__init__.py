@@ -9,6 +9,7 @@ from bench.studies import (
     figures,
     geometry,
     gpu,
+    interpret,
     lens,
     lookup,
     roofline,
@@ -35,6 +36,7 @@ _ALL = (
     lens.STUDY,
     decode.STUDY,
     sae.STUDY,
+    interpret.STUDY,
     lookup.STUDY,
     # Reads the tables of others.
     claims.STUDY,

@@ -55,7 +55,10 @@ CLAIMS = (
         "C14", "Differentiable indexing replaces the one-hot product", "lookup against one-hot",
         meaning.looked_up, meaning.LOOKUP, "lookup",
     ),
-    Claim("C15", "The more capable, the less transparent", "interpretability against probe accuracy"),
+    Claim(
+        "C15", "The more capable, the less transparent", "interpretability against probe accuracy",
+        meaning.opaque, meaning.TRADEOFF, "interpret",
+    ),
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import diags_array
 from tqdm import tqdm
 
 from bench import tasks
@@ -15,7 +16,7 @@ from bench.association import across, weighted_spearman
 from bench.intervals import bootstrap
 from bench.runner import Context, Study
 from bench.studies import sae
-from bench.word_spaces import LEVELS, Space, prepared
+from bench.word_spaces import LEVELS, Reading, Space, prepared
 from geomkit.meaning.interpret import Interpretability, interpretability
 from geomkit.report.interpret import finding
 from geomkit.report.interpret import interpret as drawn
@@ -32,46 +33,56 @@ SPEAK = 5
 AHEAD = 1_000_000
 """Dimensions that the cost of judging is carried forward to."""
 
+AS_IS, ROTATED, UNIT = FORMS = ("as it is", "rotated", "unit rows")
+"""In which a space is judged. Rows of length 1 are how cosine sees it: then rare words are at the top as easily."""
+
+Key = tuple[str, str]
+"""A space, and its form."""
+
 Array = NDArray[Any]
 
 
 def run(context: Context) -> None:
     """Judge every space, and write interpret*.csv and the figure."""
     begun = time.perf_counter()
-    spaces, words, judges, frequency = prepared(context)
+    own = sae.QUICK if context.quick else sae.FULL
+    texts = corpora.bbc().texts[:: own.stride]
+    reading = Reading(texts, own.max_tokens, sae.LAYER, lambda: sae.study_autoencoder(context).autoencoder)
+    spaces, words, judges, frequency = prepared(reading, context)
     context.say(f"{len(spaces)} spaces of {len(words):,} words ({time.perf_counter() - begun:.0f} s)")
     probes = pd.read_csv(context.out / PROBES)
     tables = study(spaces, words, judges, frequency, probes, context)
     for name, table in tables.items():
         context.table(f"{name}.csv", table)
     context.figure("interpret", drawn(tables["interpret"], tables["interpret_ranking"], tables["interpret_use"]))
-    context.say(finding(tables["interpret"], tables["interpret_ranking"]).replace("\n", "; "))
+    context.say(finding(tables["interpret"], tables["interpret_ranking"]).replace(".\n", "; "))
 
 
 def study(
     spaces: Sequence[Space], words: Sequence[str], judges: Mapping[str, Array], frequency: Array, probes: pd.DataFrame,
     context: Context,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
-    """Judge spaces and their rotations, and return every table by the name of its file.
+    """Judge spaces in every form, and return every table by the name of its file.
 
     The first space is the floor of all others. Judges are those of `interpretability`; `probes` is
     results/separability.csv.
     """
-    found: dict[tuple[str, bool], Interpretability] = {}
-    seconds: dict[tuple[str, bool], float] = {}
+    found: dict[Key, Interpretability] = {}
+    seconds: dict[Key, float] = {}
     for space in tqdm(spaces, desc="interpret", unit="space", disable=None):
-        for rotated in (False, True):
+        for form in FORMS:
             start = time.perf_counter()
-            found[space.name, rotated] = interpretability(
-                space.vectors, judges, both=space.both or rotated, rotate=rotated, top=TOP, shown=SHOWN,
-                dimensions=DIMENSIONS_QUICK if context.quick else DIMENSIONS, frequency=frequency, seed=context.seed,
+            found[space.name, form] = interpretability(
+                unit_rows(space.vectors) if form == UNIT else space.vectors, judges, rotate=form == ROTATED,
+                both=space.both or form == ROTATED, dimensions=DIMENSIONS_QUICK if context.quick else DIMENSIONS,
+                top=TOP, shown=SHOWN, frequency=frequency, seed=context.seed,
             )  # fmt: skip
-            seconds[space.name, rotated] = time.perf_counter() - start
+            seconds[space.name, form] = time.perf_counter() - start
     rows = [
         row
         for space in spaces
-        for rotated in (False, True)
-        for row in _score_rows(space, found, seconds, rotated=rotated, floor=spaces[0].name, seed=context.seed)
+        for form in FORMS
+        for row in _score_rows(space, form, found, seconds[space.name, form], floor=spaces[0].name, seed=context.seed)
     ]
     table = pd.DataFrame(rows)
     each = sum(seconds.values()) / sum(len(one.dimensions) for one in found.values())
@@ -83,8 +94,8 @@ def study(
     use = pd.DataFrame([_use(space, words, table, probes, context.seed) for space in spaces[1:]])
     shown = pd.concat(
         [
-            one.to_frame(words).iloc[: SPEAK * one.top.shape[1]].assign(space=name, rotated=rotated)
-            for (name, rotated), one in found.items()
+            one.to_frame(words).iloc[: SPEAK * one.top.shape[1]].assign(space=name, form=form)
+            for (name, form), one in found.items()
         ]
     )
     return {
@@ -92,29 +103,36 @@ def study(
         "interpret_ranking": ranking,
         "interpret_use": use,
         "interpret_tradeoff": pd.DataFrame(list(_tradeoff(use))),
-        "interpret_words": shown[["space", "rotated", *(name for name in shown if name not in {"space", "rotated"})]],
+        "interpret_words": shown[["space", "form", *(name for name in shown if name not in {"space", "form"})]],
     }
 
 
+def unit_rows(x: Any) -> Any:
+    """Return rows brought to length 1; those of zeros stay as they are."""
+    given = np.asarray(x, np.float64) if isinstance(x, np.ndarray) else x
+    squares = given**2 if isinstance(given, np.ndarray) else given.multiply(given)
+    lengths = np.sqrt(np.asarray(squares.sum(axis=1)).ravel())
+    return diags_array(1 / np.where(lengths > 0, lengths, 1)) @ given
+
+
 def _score_rows(
-    space: Space, found: Mapping[tuple[str, bool], Interpretability], seconds: Mapping[tuple[str, bool], float], *,
-    rotated: bool, floor: str, seed: int,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    one = found[space.name, rotated]
+    space: Space, form: str, found: Mapping[Key, Interpretability], seconds: float, *, floor: str, seed: int
+) -> Iterator[dict[str, Any]]:
+    one = found[space.name, form]
     about = {
-        "space": space.name, "family": space.family, "level": space.level, "group": space.group, "rotated": rotated,
+        "space": space.name, "family": space.family, "level": space.level, "group": space.group, "form": form,
         "words": one.n, "d": one.d, "dimensions": len(one.dimensions), "examined": one.examined,
         "left_out": one.left_out, "ends": one.top.shape[1],
     }  # fmt: skip
     for judge, statistic, values, null in scores(one):
         low, high = bootstrap(values, np.mean, seed)
         gain = bootstrap(values - null, np.mean, seed)
-        lowest: Any = getattr(found[floor, False], statistic)[judge]
+        lowest: Any = getattr(found[floor, AS_IS], statistic)[judge]
         yield about | {
             "judge": judge, "statistic": statistic, "value": values.mean(), "low": low, "high": high,
             "null": null.mean(), "gain": (values - null).mean(), "gain_low": gain[0], "gain_high": gain[1],
             "random": lowest.mean(), "chance": 1 / (one.shown + 1) if statistic == "intrusion" else math.nan,
-            "seconds": round(seconds[space.name, rotated], 2),
+            "seconds": round(seconds, 2),
         }  # fmt: skip
 
 
@@ -125,24 +143,23 @@ def scores(one: Interpretability) -> Iterator[tuple[str, str, Array, Array]]:
         yield judge, "intrusion", one.intrusion[judge], one.intrusion_null[judge]
 
 
-def _differences(
-    spaces: Sequence[Space], found: Mapping[tuple[str, bool], Interpretability], seed: int
-) -> Iterator[dict[str, Any]]:
+def _differences(spaces: Sequence[Space], found: Mapping[Key, Interpretability], seed: int) -> Iterator[dict[str, Any]]:
     """Compare spaces of different levels, each space with its rotation, and features with the states they are of.
 
     Gains are compared: scores less those of words of the same frequency, as judges by themselves prefer frequent words.
     """
     ranks = list(LEVELS)
     pairs = [
-        ("level", (upper.name, False), (lower.name, False), f"{upper.level} over {lower.level}")
+        (kind, (upper.name, form), (lower.name, form), f"{upper.level} over {lower.level}")
+        for kind, form in (("level", AS_IS), ("level, unit rows", UNIT))
         for upper in spaces
         for lower in spaces
         if upper.level and lower.level and ranks.index(upper.level) < ranks.index(lower.level)
     ]
-    pairs += [("rotation", (space.name, False), (space.name, True), "as it is over rotated") for space in spaces]
-    states = f"smollm2 layer {sae.LAYER}"
+    pairs += [("rotation", (space.name, AS_IS), (space.name, ROTATED), "as it is over rotated") for space in spaces]
+    states = (f"smollm2 layer {sae.LAYER}", AS_IS)
     features = [space.name for space in spaces if space.name.startswith("sae")]
-    pairs += [("sae", (name, False), (states, False), "features over states") for name in features]
+    pairs += [("sae", (name, AS_IS), states, "features over states") for name in features]
     for kind, upper, lower, claim in pairs:
         both = zip(scores(found[upper]), scores(found[lower]), strict=True)
         for (judge, statistic, ours, null), (_, _, theirs, null_there) in both:
@@ -160,7 +177,7 @@ def _differences(
 
 def _use(space: Space, words: Sequence[str], table: pd.DataFrame, probes: pd.DataFrame, seed: int) -> dict[str, Any]:
     """How interpretable a space is, beside how useful: word similarity on the same pairs, and probes on documents."""
-    mine = table[(table.space == space.name) & ~table.rotated]
+    mine = table[(table.space == space.name) & (table.form == AS_IS)]
     out: dict[str, Any] = {"space": space.name, "family": space.family, "group": space.group}
     out |= {f"{row.statistic}_{row.judge}": row.value for row in mine.itertuples()}
     out |= {f"{row.statistic}_{row.judge}_gain": row.gain for row in mine.itertuples()}

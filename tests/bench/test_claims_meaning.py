@@ -188,3 +188,39 @@ def test_a_gather_replaces_the_product_where_it_is_equal_and_faster(context, low
     assert found.figure[1] == "cpu, forward, 1,024 words, 64 tokens 3 (2)"
     assert found.interval[1] == "2–9"
     assert lists_match(found)
+
+
+def correlated(interpretable, rho, low, high):
+    return {"interpretable": interpretable, "useful": "probe", "rho": rho, "low": low, "high": high, "spaces": 7}
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict"),
+    [
+        ((-0.6, -0.9, -0.1), "holds: below 0 in 2 of 2 correlations, and beyond doubt in 2; above beyond doubt in 0"),
+        ((0.6, -0.1, 0.9), "not decided: below 0 in 1 of 2 correlations, and beyond doubt in 1; above"),
+        ((0.6, None, None), "not decided: "),
+        (
+            (0.6, 0.1, 0.9),
+            "not decided: below 0 in 1 of 2 correlations, and beyond doubt in 1; above beyond doubt in 1",
+        ),
+    ],
+)
+def test_a_trade_off_holds_where_every_correlation_says_so(context, second, verdict):
+    rows = [
+        correlated("coherence_npmi_gain", -0.5, -0.8, -0.1),
+        correlated("coherence_glove_gain", *second),
+        correlated("intrusion_npmi", 0.9, 0.8, 1.0),
+    ]
+    write(context, meaning.TRADEOFF, rows)
+    found = meaning.opaque(context)
+    assert found.verdict.startswith(verdict)
+    assert found.figure[1] == "coherence_npmi_gain, probe -0.50 (7 spaces)"
+    assert found.interval[1:] == ["-0.80 to -0.10", "too few models" if second[1] is None else
+                                  f"{second[1]:.2f} to {second[2]:.2f}"]  # fmt: skip
+    assert lists_match(found)
+
+
+def test_a_trade_off_fails_where_every_correlation_says_the_opposite(context):
+    write(context, meaning.TRADEOFF, [correlated("coherence_npmi_gain", 0.5, 0.1, 0.8)])
+    assert meaning.opaque(context).verdict.startswith("fails: below 0 in 0 of 1")

@@ -10,7 +10,7 @@ from scipy import sparse, stats
 
 from bench import runner, word_spaces
 from bench.studies import interpret as study
-from bench.word_spaces import Size, Space
+from bench.word_spaces import Reading, Size, Space
 from geomkit.meaning.activations import Activations
 from geomkit.meaning.npmi import association
 from geomkit.report import interpret as report
@@ -52,8 +52,8 @@ def judges():
 
 PROBES = pd.DataFrame(
     {
-        "corpus": ["bbc", "20newsgroups", "bbc"], "source": ["tfidf-bbc-12597"] * 2 + ["googlenews-mean-300"],
-        "accuracy": [0.9, 0.1, 0.8], "low": [0.85, 0, 0.7], "high": [0.95, 1, 0.9],
+        "corpus": ["20newsgroups", "bbc", "bbc"], "source": ["tfidf-bbc-12597"] * 2 + ["googlenews-mean-300"],
+        "accuracy": [0.1, 0.9, 0.8], "low": [0, 0.85, 0.7], "high": [1, 0.95, 0.9],
     }
 )  # fmt: skip
 
@@ -69,23 +69,35 @@ def judged(monkeypatch):
     return known
 
 
-def test_a_run_leaves_every_space_beside_floor_null_and_rotation(tmp_path, monkeypatch, capsys, judged):
-    monkeypatch.setattr(study, "prepared", lambda _: (spaces(), WORDS, judges(), np.arange(N)))
+NAMES = ("interpret", "interpret_ranking", "interpret_use", "interpret_tradeoff", "interpret_words")
+
+
+@pytest.fixture
+def ran(tmp_path, monkeypatch, capsys, judged):
+    """A run's files, its tables by name, and what it said."""
+    monkeypatch.setattr(study, "prepared", lambda *_: (spaces(), WORDS, judges(), np.arange(N)))
     PROBES.to_csv(tmp_path / "separability.csv", index=False)
     context = context_of(tmp_path)
-
     study.run(context)
+    tables = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in NAMES}
+    return {each.name for each in context.files}, tables, capsys.readouterr().err
 
-    names = ("interpret", "interpret_ranking", "interpret_use", "interpret_tradeoff", "interpret_words")
-    assert {each.name for each in context.files} == {*(f"{name}.csv" for name in names), "interpret.png",
-                                                     "interpret.svg"}  # fmt: skip
-    table, ranking, use, trade, shown = (pd.read_csv(tmp_path / f"{name}.csv") for name in names)
-    assert len(table) == 5 * 2 * 2 * 2
+
+def scored(table):
+    """Rows of the judge who knows the topics, of spaces as they are."""
+    return table[(table.judge == "npmi") & (table.form == "as it is")].set_index(["space", "statistic"])
+
+
+def test_a_run_leaves_every_space_beside_floor_and_null(ran):
+    files, tables, _ = ran
+    table = tables["interpret"]
+    assert files == {*(f"{name}.csv" for name in NAMES), "interpret.png", "interpret.svg"}
+    assert len(table) == 5 * 3 * 2 * 2
     assert (table.low <= table.value).all()
     assert (table.value <= table.high).all()
     np.testing.assert_allclose(table.gain, table.value - table.null, atol=1e-6)
     assert (table.gain_low <= table.gain).all()
-    mine = table[(table.judge == "npmi") & ~table.rotated].set_index(["space", "statistic"])
+    mine = scored(table)
     assert mine.value["tfidf bbc", "coherence"] > 0.95
     assert mine.value["tfidf bbc", "intrusion"] > 0.95
     assert mine.chance["tfidf bbc", "intrusion"] == pytest.approx(1 / 6)
@@ -94,19 +106,31 @@ def test_a_run_leaves_every_space_beside_floor_null_and_rotation(tmp_path, monke
     assert mine.random["tfidf bbc", "coherence"] == mine.value["random", "coherence"]
     assert mine.ends["tfidf bbc", "coherence"] == 1
     assert mine.ends["googlenews", "coherence"] == 2
-    assert set(table.ends[table.rotated]) == {2}
+    assert set(table.ends[table.form == "rotated"]) == {2}
 
-    found = ranking[(ranking.judge == "npmi") & (ranking.statistic == "coherence")].set_index(["upper", "lower"])
-    assert set(found.kind) == {"level", "rotation", "sae"}
+
+def test_a_run_compares_spaces_and_forms(ran):
+    ranking, mine = ran[1]["interpret_ranking"], scored(ran[1]["interpret"])
+    found = ranking[(ranking.judge == "npmi") & (ranking.statistic == "coherence")]
+    assert set(found.kind) == {"level", "level, unit rows", "rotation", "sae"}
+    at_length_1 = found[found.kind == "level, unit rows"].set_index(["upper", "lower"])
+    found = found[found.kind != "level, unit rows"].set_index(["upper", "lower"])
+    assert at_length_1.difference["tfidf bbc", "googlenews"] != found.difference["tfidf bbc", "googlenews"]
+    assert len(at_length_1) == 3
     assert found.claim["tfidf bbc", "smollm2 layer 16"] == "High over Low"
     assert found.low["tfidf bbc", "googlenews"] > 0
     assert found.low["sae of layer 16", "smollm2 layer 16"] > 0
     assert found.low["tfidf bbc", "tfidf bbc"] > 0
     assert found.low["random", "random"] < 0.02
+    assert found.difference["googlenews", "googlenews"] != 0
     assert len(found) == 3 + 5 + 1
     gains = mine.gain["tfidf bbc", "coherence"] - mine.gain["googlenews", "coherence"]
     assert found.difference["tfidf bbc", "googlenews"] == pytest.approx(gains, abs=1e-6)
 
+
+def test_a_run_holds_use_against_interpretability(ran):
+    _, use, trade, shown = (ran[1][name] for name in NAMES[1:])
+    mine = scored(ran[1]["interpret"])
     assert use.space.tolist() == [each.name for each in spaces()[1:]]
     assert use.probe[:2].tolist() == [0.9, 0.8]
     assert use.probe[2:].isna().all()
@@ -119,10 +143,17 @@ def test_a_run_leaves_every_space_beside_floor_null_and_rotation(tmp_path, monke
     assert trade[trade.useful == "wordsim353"].spaces.tolist() == [4] * 8
     assert trade[trade.useful == "wordsim353"].models.tolist() == [3] * 8
     assert trade.low.isna().all()  # of three models there is no interval
-    assert shown.groupby(["space", "rotated"]).dimension.nunique().max() == study.SPEAK
-    said = capsys.readouterr().err
+    assert shown.groupby(["space", "form"]).dimension.nunique().max() == study.SPEAK
+    said = ran[2]
     assert "hours for 1,000,000 dimensions" in said
-    assert "High over Medium: holds in 1 of 1 pairs, reversed in 0" in said
+    assert "High over Medium in 1 of 1, reversed in 0" in said
+
+
+def test_unit_rows():
+    x = np.vstack([spaces()[1].vectors.toarray(), np.zeros(TOPICS)])
+    want = np.vstack([x[:-1] / np.linalg.norm(x[:-1], axis=1, keepdims=True), np.zeros(TOPICS)])
+    np.testing.assert_allclose(study.unit_rows(x), want)
+    np.testing.assert_allclose(study.unit_rows(sparse.csr_array(x)).toarray(), want)
 
 
 def test_the_verdict_counts_what_is_decided():
@@ -132,10 +163,11 @@ def test_the_verdict_counts_what_is_decided():
     ]  # fmt: skip
     ranking = pd.DataFrame(rows, columns=["claim", "judge", "low", "high"]).assign(kind="level", statistic="coherence")
     assert report.verdict(ranking) == (
-        "High over Medium: holds in 1 of 2 pairs, reversed in 0; Medium over Low: holds in 0 of 1 pairs, reversed in "
-        "1; High over Low: holds in 0 of 0 pairs, reversed in 0"
+        "High over Medium in 1 of 2, reversed in 0; Medium over Low in 0 of 1, reversed in 1; "
+        "High over Low in 0 of 0, reversed in 0"
     )
-    assert "High over Medium: holds in 0 of 1 pairs, reversed in 1" in report.verdict(ranking, "glove")
+    assert "High over Medium in 0 of 1, reversed in 1" in report.verdict(ranking, "glove")
+    assert "High over Medium in 0 of 0" in report.verdict(ranking, kind="level, unit rows")
 
 
 def test_word_similarity_is_spearmans(judged):
@@ -194,7 +226,7 @@ def made_up(monkeypatch):
     size = len(texts[0])
 
     def activations(_, given, layers, *, max_tokens):
-        assert max_tokens in (96, 128)
+        assert (given, max_tokens) == (("",), 77)
         return Activations(
             model="m", key="k", layers=tuple(layers), n_layers=30, n_texts=3, n_truncated=0, states=states,
             tokens=np.array(tokens), texts=np.repeat(np.arange(3), size), positions=np.tile(np.arange(size), 3),
@@ -213,15 +245,15 @@ def made_up(monkeypatch):
     found = Vectors(table, labels, None, "t", "llm", 6, "", "", None, "")
     monkeypatch.setattr(word_spaces.sources, "load", lambda _: found)
     encode = SimpleNamespace(encode=lambda x: sparse.csr_array(np.maximum(x, 0)))
-    monkeypatch.setattr(word_spaces.sae, "study_autoencoder", lambda _: SimpleNamespace(autoencoder=encode))
-    return names, table, labels
+    reading = Reading(("",), 77, 16, lambda: encode)
+    return names, table, labels, reading
 
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_space_has_a_row_a_word(tmp_path, monkeypatch, capsys, quick):
-    names, table, labels = made_up(monkeypatch)
+    names, table, labels, reading = made_up(monkeypatch)
     monkeypatch.setattr(word_spaces, "FULL", Size(1, 1, 1, (8, 16, 24)))
-    got, words, known, frequency = word_spaces.prepared(context_of(tmp_path, quick=quick))
+    got, words, known, frequency = word_spaces.prepared(reading, context_of(tmp_path, quick=quick))
     assert set(words) <= set(names)
     assert len(words) > 10
     listed = ["random", "tfidf bbc", "tfidf newsgroups", "skipgram", "googlenews", "smollm2 input", "smollm2 layer 8",
