@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import InvalidInputError
+from geomkit.stored import Stored
 
 __all__ = [
     "Matrix",
@@ -39,8 +40,9 @@ class Matrix:
     name: str
     """What the caller calls it, for messages."""
     data: Any
-    """ndarray (memory maps included), torch tensor, or scipy CSR array with sorted indices and no duplicates."""
-    kind: Literal["numpy", "torch", "sparse"]
+    """ndarray (memory maps included), torch tensor, `Stored` rows, or scipy CSR array with sorted indices and no
+    duplicates."""
+    kind: Literal["numpy", "torch", "sparse", "stored"]
     n: int
     d: int
     dtype: str
@@ -70,6 +72,11 @@ class Matrix:
             return not self.places[0].startswith("cpu")
         return self.kind == "torch" and self.data.device.type != "cpu"
 
+    @property
+    def crew(self) -> Any:
+        """Who measures stored rows; None for this process."""
+        return self.data.crew if self.kind == "stored" else None
+
     def placed(self, places: tuple[str, ...]) -> "Matrix":
         """Return the same matrix, to be worked on elsewhere; its data stays where it lies."""
         return replace(self, places=places)
@@ -89,8 +96,18 @@ class Matrix:
         rows = np.delete(np.arange(self.n) if self.keep is None else self.keep, bad)
         return replace(self, n=len(rows), keep=rows)
 
+    def name_rows(self, rows: NDArray[Any]) -> str:
+        """Say how many rows, and the first few; and of stored rows, where the first one is."""
+        said = name_rows(rows)
+        if self.kind != "stored":
+            return said
+        first = int(rows[0])
+        return f"{said[:-1]}; the first is {self.data.where(first if self.keep is None else int(self.keep[first]))})"
+
     def rows(self, start: int, stop: int) -> Any:
         """Rows as stored: an ndarray, tensor or CSR block."""
+        if self.kind == "stored":
+            return self.data.read(start, stop) if self.keep is None else self.data.take(self.keep[start:stop])
         part: Any = slice(start, stop)
         if self.keep is not None:
             part = self.keep[start:stop]
@@ -111,7 +128,12 @@ class Matrix:
             import torch
 
             return self._dense(self.data[torch.from_numpy(kept).to(self.data.device)])
-        return self._dense(self.data[kept])
+        return self._dense(self.data.take(kept) if self.kind == "stored" else self.data[kept])
+
+    def ahead(self, start: int, stop: int) -> None:
+        """Hint that rows ``start:stop`` will be read soon."""
+        if self.kind == "stored" and self.keep is None:
+            self.data.ahead(start, min(stop, self.n))
 
     def _dense(self, block: Any) -> Any:
         wide = self.dtype not in {"float16", "bfloat16", "float32", "int8", "uint8", "int16", "uint16"}
@@ -131,14 +153,15 @@ class Matrix:
             yield start, min(start + size, self.n)
 
 
-def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:
+def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:  # noqa: PLR0911 (one for each kind)
     """Check the shape and dtype of anything array-like.
 
     Parameters
     ----------
     x : array_like (n, d)
-        NumPy array or memory map, torch tensor, scipy sparse matrix or array, anything with ``__array__`` or
-        ``__dlpack__``, or nested sequences of numbers. float16, bfloat16, float32, float64 or integers.
+        NumPy array or memory map, torch tensor, scipy sparse matrix or array, `geomkit.scale.Shards`, anything with
+        ``__array__`` or ``__dlpack__``, or nested sequences of numbers. float16, bfloat16, float32, float64 or
+        integers.
     name : str
         What messages call it.
     min_rows : int
@@ -154,6 +177,8 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:
     InvalidInputError
         Not two-dimensional, too few rows, no columns, or a dtype that cannot be measured.
     """
+    if isinstance(x, Stored):
+        return _from_stored(x, name, min_rows)
     if _is_torch(x):
         return _from_torch(x, name, min_rows)
     if "scipy.sparse" in sys.modules:
@@ -183,6 +208,11 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:
         msg = f"{name} has dtype {data.dtype}; it must be {_ACCEPTED}"
         raise InvalidInputError(msg)
     return Matrix(name, data, "numpy", data.shape[0], data.shape[1], dtype)
+
+
+def _from_stored(x: Stored, name: str, min_rows: int) -> Matrix:
+    _check_shape(x.shape, name, min_rows)
+    return Matrix(name, x, "stored", *x.shape, x.dtype)
 
 
 def _is_torch(x: Any) -> bool:
@@ -288,11 +318,11 @@ def reject_rows(matrix: Matrix, bad: NDArray[np.bool_], what: str, on_invalid: s
     if len(rows) == 0:
         return matrix
     if on_invalid == "raise":
-        msg = f'{matrix.name} has {name_rows(rows)} that {what}; drop them with on_invalid="drop"'
+        msg = f'{matrix.name} has {matrix.name_rows(rows)} that {what}; drop them with on_invalid="drop"'
         raise InvalidInputError(msg)
     kept = matrix.without(rows)
     if kept.n < min_rows:
-        left = f"{matrix.name} has {kept.n} rows left after dropping {name_rows(rows)} that {what}"
+        left = f"{matrix.name} has {kept.n} rows left after dropping {matrix.name_rows(rows)} that {what}"
         msg = f"{left}; it must have at least {min_rows}"
         raise InvalidInputError(msg)
     return kept

@@ -57,6 +57,10 @@ class Batch(Protocol):
         """Add the rows to a pair of scatters."""
 
 
+STATE = ("n", "exponent", "origin", "offset", "products", "squares", "spread", "skew")
+"""What a scatter holds, beside where."""
+
+
 @dataclass(slots=True)
 class Pair:
     """The scatters of the same rows as they are, and over their norms."""
@@ -83,6 +87,22 @@ class Pair:
     def origins(self) -> Vector:
         """Of both scatters, (2, d)."""
         return np.stack([self.plain.origin, self.unit.origin])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all sums, as arrays of the host."""
+        parts = {"plain": self.plain, "unit": self.unit}
+        arrays = {f"{which}_{name}": getattr(part, name) for which, part in parts.items() for name in STATE}
+        return {name: np.asarray(module(self.plain.backend).to_numpy(value)) for name, value in arrays.items()}
+
+    @classmethod
+    def of_state(cls, state: dict[str, NDArray[Any]], backend: Backend) -> Self:
+        """Return the pair with these sums."""
+        pair = cls.empty(len(state["plain_skew"]), backend, None)
+        for which, part in (("plain", pair.plain), ("unit", pair.unit)):
+            for name in STATE:
+                value = state[f"{which}_{name}"]
+                setattr(part, name, value if value.ndim else value.item())
+        return pair
 
     def merge(self, other: Self) -> Self:
         """Take in the rows of another pair."""

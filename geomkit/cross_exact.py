@@ -148,7 +148,7 @@ def _whole(corpus: Corpus) -> Any:
     matrix, data = corpus.matrix, corpus.matrix.data
     if corpus.backend.on_device:
         return data if matrix.kind == "torch" and data.device == matrix.device else None
-    if matrix.kind == "sparse":
+    if matrix.kind in {"sparse", "stored"}:
         return None
     if matrix.kind == "torch":
         if data.device.type != "cpu" or matrix.dtype not in {"float32", "float64"}:

@@ -21,6 +21,14 @@ class DeviceMemoryError(GeomkitError, RuntimeError):
     """A device has no room even for the smallest tile of pairs."""
 
 
+class ClusterError(GeomkitError, RuntimeError):
+    """Workers or their scheduler are gone, or cannot do what they were asked to."""
+
+
+class StorageError(GeomkitError, RuntimeError):
+    """Partial results cannot be written, or cannot be read again: a full disk, a folder in use, a damaged file."""
+
+
 class UnknownSourceError(GeomkitError, LookupError):
     """No source has that name."""
 

@@ -1,14 +1,16 @@
 """Scores of chosen pairs in float64, from the rows as given: what screened candidates are settled by."""
 
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import Matrix
+from geomkit.blocks import block_rows, each_block
 from geomkit.devices import if_it_fits
 from geomkit.kernels import load, module
-from geomkit.rows import as_given, block_rows, each_block, room, taken
+from geomkit.rows import as_given, room, taken
 from geomkit.scores import Form, Scores, dividable
 
 __all__ = ["exact_scores"]
@@ -37,25 +39,32 @@ def exact_scores(
     (m, c) float64
         In the units of the entries of `scores`, `origin` included; -inf where there is no candidate.
     """
-    out = np.empty(candidates.shape)
     if candidates.size == 0:
-        return out
+        return np.empty(candidates.shape)
     # One way for all rows, so that a score does not depend on what else is asked for.
     at_once = scores.unit != 1.0 or scores.form is Form.EUCLIDEAN or dividable(scores.divisors)
-    whole = _whole(scores, candidates.size) if at_once else None
-
-    def fill(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        if scores.sparse:
-            out[part] = _sparse(scores, rows[part], candidates[part])
-        elif whole is not None:
-            out[part] = _direct(scores, whole, rows[part], candidates[part])
-        else:
-            out[part] = _gathered(scores, rows[part], candidates[part], at_once)
-
+    work = partial(_settle, scores, _whole(scores, candidates.size) if at_once else None, at_once)
     view = Matrix("rows", rows[:, None], "numpy", len(rows), scores.matrix.d, "int64", places=scores.matrix.places)
-    each_block(view, scores.backend, threads, fill)
+    out = np.concatenate(
+        each_block(view, scores.backend, threads, work, rows, candidates, crew=scores.matrix.crew), axis=0
+    )
     return out / 2 if scores.form is Form.EUCLIDEAN else out
+
+
+def _settle(
+    scores: Scores,
+    whole: "_Whole | None",
+    at_once: bool,
+    start: int,  # noqa: ARG001
+    stop: int,  # noqa: ARG001
+    rows: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+) -> Any:
+    if scores.sparse:
+        return _sparse(scores, rows, candidates)
+    if whole is not None:
+        return _direct(scores, whole, rows, candidates)
+    return _gathered(scores, rows, candidates, at_once)
 
 
 class _Whole(NamedTuple):
@@ -83,7 +92,7 @@ def _whole(scores: Scores, wanted: int) -> _Whole | None:
             return _Whole.of(scores, data, matrix.keep)
         copy = _brought(scores) if matrix.on_accelerator and wanted >= matrix.n else None
         return None if copy is None else _Whole.of(scores, copy, None)
-    if matrix.kind == "sparse":
+    if matrix.kind in {"sparse", "stored"}:
         return None
     if matrix.kind == "torch":
         if data.device.type != "cpu" or matrix.dtype not in {"float32", "float64"}:

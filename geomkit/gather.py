@@ -70,6 +70,8 @@ def gather(
     invalid : Invalid
         Where there are such rows and `drop` is not set, `pair` is `into` as it was.
     """
+    if matrix.crew is not None:
+        return _gathered(matrix, backend, into, drop=drop, directed=directed, norms=norms)
     size = block_rows(matrix, backend)
     lengths = np.empty(matrix.n) if norms is None else norms
     if matrix.n <= size:
@@ -97,6 +99,20 @@ def gather(
     return into, invalid
 
 
+def _gathered(
+    matrix: Matrix, backend: Backend, into: Pair, *, drop: bool, directed: bool, norms: NDArray[np.float64] | None
+) -> tuple[Pair, Invalid]:
+    """Let the crew of the matrix read all rows."""
+    pair, infinite, zero, lengths = matrix.crew.gather(matrix, backend, drop=drop, directed=directed)
+    if norms is not None:
+        norms[:] = lengths
+    invalid = Invalid()
+    invalid.infinite, invalid.zero = infinite, zero
+    if len(invalid) and not drop:
+        return into, invalid
+    return into.merge(pair), invalid
+
+
 def _cuts(start: int, stop: int, size: int) -> list[int]:
     """Bounds of blocks of nearly equal and at most `size` rows."""
     parts = max(1, -(-(stop - start) // size))
@@ -118,6 +134,7 @@ def _pour(
     dense = backend is Backend.CPU and matrix.kind != "sparse"
     room = np.empty((2, cuts[1] - cuts[0] + 2, matrix.d)) if dense else None
     for start, stop in pairwise(cuts):
+        matrix.ahead(stop, min(2 * stop - start, cuts[-1]))
         batch = read(matrix, backend, start, stop, room)
         norms[start:stop] = batch.norms
         bad = invalid.note(batch.norms, start, directed=directed)

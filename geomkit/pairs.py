@@ -1,19 +1,22 @@
 """The sweep: one pass over the tiles of the matrix of pairs, feeding many mergeable reducers.
 
 A tile is small enough to stay in cache, or large enough to keep a device busy. Each worker thread, and each device,
-owns its tiles and its copies of the reducers, which are merged at the end.
+owns its tiles and its copies of the reducers, which are merged at the end. Rows that are too many to be held ready are
+walked in pairs of panels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 from geomkit.device_sweep import sweep_on_devices
 from geomkit.kernels import Backend
+from geomkit.panels import Panel, Panels, Span, panel_pairs, panel_rows, tiles_of
+from geomkit.rows import room
 from geomkit.threads import ieee, one_thread_each, processors
 from geomkit.tiles import PairReducer, Shared, Tiles, schedule, tile_size
 
-__all__ = ["sweep"]
+__all__ = ["sweep", "sweep_panels"]
 
 
 def sweep(
@@ -45,10 +48,16 @@ def sweep(
     """
     rows = tiles.rows
     size = size or tile_size(tiles)
+    if rows.matrix.crew is not None:
+        rows.matrix.crew.sweep(tiles, reducers, size)
+        return
+    if rows.resident is None and not rows.backend.on_device:
+        pairs = panel_pairs(rows.n, panel_rows(rows, room(rows.matrix), size))
+        sweep_panels(tiles, reducers, pairs, threads=threads, size=size)
+        return
     order = list(schedule(rows.n, size))
     if rows.resident is not None:
-        # Neighbours of a row in the input are often near it: candidates found early leave out more later.
-        order.sort(key=lambda tile: tile[1].start - tile[0].start)
+        order = _from_the_diagonal(order)
     if rows.backend.on_device:
         with ieee():
             sweep_on_devices(tiles, reducers, order, size)
@@ -69,6 +78,44 @@ def sweep(
     for mine in siblings:
         for reducer, other in zip(reducers, mine, strict=True):
             reducer.merge(other)
+
+
+def sweep_panels(
+    tiles: Tiles,
+    reducers: Sequence[PairReducer],
+    pairs: Iterable[tuple[Span, Span]],
+    *,
+    threads: int | None = None,
+    size: int | None = None,
+    held: dict[Span, Panel] | None = None,
+) -> None:
+    """Feed the tiles of these pairs of panels to every reducer, each panel made ready once while it is in use.
+
+    Parameters
+    ----------
+    tiles, reducers, threads, size
+        As for `sweep`; no rows are resident.
+    pairs : iterable of (span, span)
+        Panels of rows, the first not after the second, and both a multiple of `size` rows but for the last.
+    held : dict, optional
+        Panels that are there already; gets those of the last pair.
+    """
+    size = size or tile_size(tiles)
+    workers = (threads or processors()) if tiles.rows.backend is Backend.CPU else 1
+    siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
+    with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
+        for left, right, ready in Panels(tiles, workers, held).walk(pairs):
+            shared = Shared(_from_the_diagonal(tiles_of(left, right, size)))
+            for done in [pool.submit(_work, ready, size, shared, mine) for mine in siblings]:
+                done.result()
+    for mine in siblings:
+        for reducer, other in zip(reducers, mine, strict=True):
+            reducer.merge(other)
+
+
+def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, slice]]:
+    """Order tiles by how near their rows are in the input: candidates found early leave out more later."""
+    return sorted(order, key=lambda tile: tile[1].start - tile[0].start)
 
 
 def _work(tiles: Tiles, size: int, order: Iterator[tuple[slice, slice]], reducers: Sequence[PairReducer]) -> None:

@@ -1,6 +1,12 @@
-"""What a sweep is reduced to: counts, ranges and candidates, all of which merge."""
+"""What a sweep is reduced to: counts, ranges and candidates, all of which merge.
+
+A reducer travels as a recipe for an empty one of its kind, over as many rows as are at hand, and comes back as its
+state: arrays that any reducer of the kind can absorb, and that can be written down.
+"""
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -9,7 +15,7 @@ from numpy.typing import NDArray
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, load, module
 
-__all__ = ["Above", "ExactSum", "Nearest", "RowExtremes", "RowRanges", "Tally", "Whole"]
+__all__ = ["Above", "ExactSum", "RowExtremes", "RowRanges", "Tally", "Whole"]
 
 
 class ExactSum:
@@ -31,6 +37,14 @@ class ExactSum:
 
     def __float__(self) -> float:
         return self.units / self._UNIT
+
+    def to_bytes(self) -> NDArray[np.uint8]:
+        """Return the sum as bytes."""
+        return np.frombuffer(self.units.to_bytes(self.units.bit_length() // 8 + 1, "little", signed=True), np.uint8)
+
+    def add_bytes(self, data: NDArray[np.uint8]) -> None:
+        """Add a sum that `to_bytes` wrote."""
+        self.units += int.from_bytes(data.tobytes(), "little", signed=True)
 
 
 WAITING = 256
@@ -105,6 +119,26 @@ class Tally:
         (low, high), (least, largest) = memory.to_numpy(self._extremes), memory.to_numpy(other._extremes)
         self._extremes[0], self._extremes[1] = float(min(low, least)), float(max(high, largest))
 
+    def recipe(self) -> Callable[[int], "Tally"]:
+        """Return what makes an empty tally about the same centre, of any number of rows."""
+        return partial(_tally, self.backend, self.centre, self.origin, self.rounded)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything that was counted."""
+        counts = self.counts
+        self._add_up()
+        sums = {f"power_{k + 1}": total.to_bytes() for k, total in enumerate(self._power_sums)}
+        return {"counts": counts, "extremes": np.array(module(self.backend).to_numpy(self._extremes)), **sums}
+
+    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:  # noqa: ARG002
+        """Add what another tally has counted, whichever rows it had."""
+        self._totals += state["counts"]
+        for k, total in enumerate(self._power_sums):
+            total.add_bytes(state[f"power_{k + 1}"])
+        low, high = module(self.backend).to_numpy(self._extremes)
+        self._extremes[0] = float(min(low, state["extremes"][0]))
+        self._extremes[1] = float(max(high, state["extremes"][1]))
+
     @property
     def counts(self) -> NDArray[np.int64]:
         """How many pairs had each bit pattern of ``bfloat16(value - centre)``, (65536,)."""
@@ -138,6 +172,23 @@ class Tally:
         return values, counts[patterns]
 
 
+def _tally(backend: Backend, centre: float, origin: float, rounded: bool, n: int) -> Tally:  # noqa: ARG001
+    return Tally(backend, centre, origin=origin, rounded=rounded)
+
+
+def _of_rows(kind: Callable[[Backend, int], Any], backend: Backend, n: int) -> Any:
+    return kind(backend, n)
+
+
+def _slices(spans: Sequence[tuple[int, int]]) -> list[tuple[slice, slice]]:
+    """Rows of a state that has these spans one after the other, and the rows that they are in all."""
+    found, at = [], 0
+    for start, stop in spans:
+        found.append((slice(at, at + stop - start), slice(start, stop)))
+        at += stop - start
+    return found
+
+
 class RowRanges:
     """Least, largest and sum of each row's values over all other rows, from both triangles of each tile.
 
@@ -165,78 +216,26 @@ class RowRanges:
         merged = np.stack([np.minimum(own[0], new[0]), np.maximum(own[1], new[1]), own[2] + new[2]])
         self._state = memory.as_working(merged, "float64", self.device)
 
+    def recipe(self) -> Callable[[int], "RowRanges"]:
+        """Return what makes an empty one for any number of rows."""
+        return partial(_of_rows, RowRanges, self.backend)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything that was seen."""
+        return {"ranges": self.ranges}
+
+    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
+        """Widen by what another has seen of the rows in these spans, one after the other."""
+        for part, rows in _slices(spans):
+            least, largest, total = state["ranges"][:, part]
+            self._state[0, rows] = np.minimum(self._state[0, rows], least)
+            self._state[1, rows] = np.maximum(self._state[1, rows], largest)
+            self._state[2, rows] += total
+
     @property
     def ranges(self) -> NDArray[np.float64]:
         """(least, largest, sum) of each row, (3, n)."""
         return np.asarray(module(self.backend).to_numpy(self._state))
-
-
-class Nearest:
-    """Candidates for the nearest others of each row, from both triangles of each tile.
-
-    Siblings share their floors, so that each leaves out what any of them knows to be beaten. Merging keeps the
-    candidates of both; which ones there are depends on the order of the tiles, and `candidates` says what no other
-    entry exceeds.
-    """
-
-    def __init__(self, backend: Backend, n: int, keep: int, dtype: str, device: Any = None, floor: Any = None) -> None:
-        memory = module(backend)
-        self.backend, self.n, self.keep, self.dtype, self.device = backend, n, keep, dtype, device
-        self._kernel = load("screen", backend)
-        self._kind = memory.KEY.get(dtype, "int32")
-        least = np.iinfo(self._kind).min
-        # A list is halved when it is full. Empty places hold the least there is.
-        self.lists = memory.zeros((n, 1 + memory.places(keep)), "int64", device)
-        self.lists[:, 1:] = least << 32
-        self.dropped = memory.zeros((n,), self._kind, device)
-        self.dropped[:] = least
-        self.floor = memory.zeros((n,), self._kind, device) if floor is None else floor
-        if floor is None:
-            self.floor[:] = least
-        self.merged: list[Nearest] = []
-
-    def spawn(self, device: Any = None) -> Self:
-        """Return a sibling without candidates that shares the floors, or has its own on the device that is given."""
-        where, floor = device or self.device, self.floor if device is None else None
-        return type(self)(self.backend, self.n, self.keep, self.dtype, where, floor)
-
-    def update(self, tile: Any, rows: slice, cols: slice) -> None:
-        """Screen the pairs of one tile."""
-        self._kernel(tile, rows == cols, rows.start, cols.start, self.lists, self.dropped, self.floor)
-
-    def merge(self, other: Self) -> None:
-        """Take over a sibling's candidates."""
-        self.merged.append(other)
-
-    @property
-    def rounding(self) -> float:
-        """Share of itself by which a value is rounded in its key."""
-        return {"bfloat16": 2.0**-8, "float32": 0.0, "float64": 2.0**-24}[self.dtype]
-
-    def candidates(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-        """Return values (n, c) and row numbers (n, c), -1 for none, and what no other entry exceeds, (n,)."""
-        to_numpy = module(self.backend).to_numpy
-        # Where siblings did the work, this one's own lists are empty.
-        parts = [part for part in [self, *self.merged] if bool((part.lists[:, 0] > 0).any())]
-        values, ids = [], []
-        for part in parts:
-            most = int(part.lists[:, 0].max())
-            lists = to_numpy(part.lists[:, : 1 + most])
-            entries = lists[:, 1:]
-            values.append(self._values(entries >> 32))
-            taken = np.arange(entries.shape[1]) < lists[:, :1]
-            ids.append(np.where(taken, entries & 0xFFFFFFFF, -1))
-        # Every floor was set by some list, which remembers it.
-        beaten = np.max([self._values(to_numpy(part.dropped)) for part in parts], axis=0)
-        return np.concatenate(values, axis=1), np.concatenate(ids, axis=1), beaten
-
-    def _values(self, keys: NDArray[Any]) -> NDArray[np.float64]:
-        """Values of keys; -inf for the least one, which is no entry's."""
-        width = 8 * np.dtype(self._kind).itemsize
-        bits = keys.astype(np.int64)
-        bits = (bits ^ ((bits >> 63) & (2 ** (width - 1) - 1))) << (32 - width)
-        values = bits.astype(np.uint32).view(np.float32).astype(np.float64)
-        return np.where(keys == np.iinfo(self._kind).min, -math.inf, values)
 
 
 class RowExtremes:
@@ -261,6 +260,20 @@ class RowExtremes:
         own, new = self.extremes, other.extremes
         merged = np.stack([np.minimum(own[0], new[0]), np.maximum(own[1], new[1])])
         self._state = module(self.backend).as_working(merged, "float64", self.device)
+
+    def recipe(self) -> Callable[[int], "RowExtremes"]:
+        """Return what makes an empty one for any number of rows."""
+        return partial(_of_rows, RowExtremes, self.backend)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything that was seen."""
+        return {"extremes": self.extremes}
+
+    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
+        """Widen by what another has seen of the rows in these spans, one after the other."""
+        for part, rows in _slices(spans):
+            self._state[0, rows] = np.minimum(self._state[0, rows], state["extremes"][0, part])
+            self._state[1, rows] = np.maximum(self._state[1, rows], state["extremes"][1, part])
 
     @property
     def extremes(self) -> NDArray[np.float64]:
@@ -306,6 +319,20 @@ class Above:
         for each in other._found:
             self._take(*each)
 
+    def recipe(self) -> Callable[[int], "Above"]:
+        """Return what makes an empty one with the same threshold, of any number of rows."""
+        return partial(_above, self.backend, self.threshold, self.limit)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything that was found."""
+        return {"pairs": self.pairs}
+
+    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
+        """Take over what another has found among the rows in these spans, one after the other."""
+        if len(state["pairs"]):
+            numbers = np.concatenate([np.arange(start, stop) for start, stop in spans])
+            self._take(numbers[state["pairs"]].T, 0, 0)
+
     @property
     def pairs(self) -> NDArray[np.int64]:
         """Row numbers of the pairs, the smaller first, in ascending order, (m, 2)."""
@@ -313,6 +340,10 @@ class Above:
         parts = [to_numpy(found) + np.array([[row], [col]]) for found, row, col in self._found]
         found = np.concatenate([np.empty((2, 0), np.int64), *parts], axis=1)
         return np.ascontiguousarray(found[:, np.lexsort(found[::-1])].T)
+
+
+def _above(backend: Backend, threshold: float, limit: int, n: int) -> Above:  # noqa: ARG001
+    return Above(backend, threshold, limit)
 
 
 class Whole:

@@ -1,45 +1,35 @@
-"""Rows made ready for products, and passes over blocks of rows.
+"""Rows made ready for products.
 
-Prepared rows are kept whole while they are small and made again, block by block, when they are not, so memory beyond
+Prepared rows are kept whole while they are small and made again, panel by panel, when they are not, so memory beyond
 the input stays bounded however many rows there are.
 """
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import Matrix, reject_rows
+from geomkit.blocks import block_rows, each_block
 from geomkit.devices import if_it_fits
 from geomkit.kernels import Backend, load, module
+from geomkit.memory import budget
 from geomkit.threads import processors
 
 __all__ = [
     "Rows",
     "as_given",
-    "block_rows",
     "centred_rows",
     "directed",
     "direction_norms",
-    "each_block",
     "rescaled",
     "room",
     "taken",
     "unit_rows",
 ]
-
-RESIDENT_BYTES = 2**28
-"""Prepared rows up to this size are kept; larger ones are made again for every tile."""
-
-BLOCK_ENTRIES = 2**20
-"""Entries of a block of rows in a pass over the rows (8 MiB in float64) ..."""
-
-DEVICE_BLOCK_ENTRIES = 2**23
-"""... and on an accelerator, which has some ten kernels launched for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +133,11 @@ def _placed(matrix: Matrix, backend: Backend, x: Any) -> Any:
 
 def room(matrix: Matrix) -> int:
     """Bytes of prepared rows that may be kept; on GPUs half of what is free on the one with the least."""
+    if matrix.crew is not None:
+        # Whoever works on rows makes them ready.
+        return 0
     if not matrix.on_accelerator or matrix.device.type != "cuda":
-        return RESIDENT_BYTES
+        return budget(matrix)
     import torch
 
     return min(torch.cuda.mem_get_info(device)[0] for device in matrix.devices) // 2
@@ -167,23 +160,6 @@ def _resident(rows: Rows) -> Any:
     return if_it_fits(whole, "prepared rows", rows.device)
 
 
-def block_rows(matrix: Matrix) -> int:
-    """Rows of a block in a pass over the rows."""
-    return max(1, (DEVICE_BLOCK_ENTRIES if matrix.on_accelerator else BLOCK_ENTRIES) // matrix.d)
-
-
-def each_block(matrix: Matrix, backend: Backend, threads: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """Call ``work(start, stop)`` for consecutive blocks of rows, and return what it returned, in their order.
-
-    Threads work on the CPU backend's blocks, whose kernels let go of the interpreter; the others use their own.
-    """
-    blocks = list(matrix.blocks(block_rows(matrix)))
-    if threads == 1 or backend is not Backend.CPU or len(blocks) == 1:
-        return [work(*block) for block in blocks]
-    with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
-        return list(pool.map(lambda block: work(*block), blocks))
-
-
 def direction_norms(matrix: Matrix, backend: Backend, threads: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Norm of each row, NaN where it is not finite, and the sum of the unit rows of all others.
 
@@ -201,27 +177,29 @@ def direction_norms(matrix: Matrix, backend: Backend, threads: int) -> tuple[NDA
         total: Any = np.bincount(columns, weights=weights, minlength=matrix.d)
         with np.errstate(over="ignore"):
             return norms * scale, total
-    kernel, memory, device = load("unit_sums", backend), module(backend), _device(matrix, backend)
-    norms = np.empty(matrix.n)
+    found = each_block(matrix, backend, threads, partial(_unit_sum, matrix, backend))
+    return np.concatenate([norms for norms, _ in found]), np.sum([total for _, total in found], axis=0)
 
-    def work(start: int, stop: int) -> NDArray[np.float64]:
-        total = memory.zeros((matrix.d,), "float64", device)
-        norms[start:stop] = memory.to_numpy(kernel(as_given(matrix, backend, start, stop), total))
-        return np.asarray(memory.to_numpy(total))
 
-    return norms, np.sum(each_block(matrix, backend, threads, work), axis=0)
+def _unit_sum(matrix: Matrix, backend: Backend, start: int, stop: int) -> tuple[Any, Any]:
+    """Norms of some rows, and the sum of their directions."""
+    memory = module(backend)
+    total = memory.zeros((matrix.d,), "float64", _device(matrix, backend))
+    norms = load("unit_sums", backend)(as_given(matrix, backend, start, stop), total)
+    return memory.to_numpy(norms), memory.to_numpy(total)
 
 
 def _norms(matrix: Matrix, backend: Backend) -> NDArray[np.float64]:
     """Euclidean norm of each row in float64, NaN where a row is not finite."""
     if matrix.kind == "sparse":
         return _sparse_norms(matrix)
-    kernel, memory, device = load("unit_rows", backend), module(backend), _device(matrix, backend)
-    norms = np.empty(matrix.n)
-    for start, stop in matrix.blocks(block_rows(matrix)):
-        x = as_given(matrix, backend, start, stop)
-        norms[start:stop] = memory.to_numpy(kernel(x, memory.zeros(tuple(x.shape), "float64", device)))
-    return norms
+    return np.concatenate(each_block(matrix, backend, 1, partial(_norms_of, matrix, backend)))
+
+
+def _norms_of(matrix: Matrix, backend: Backend, start: int, stop: int) -> Any:
+    x, memory = as_given(matrix, backend, start, stop), module(backend)
+    out = memory.zeros(tuple(x.shape), "float64", _device(matrix, backend))
+    return memory.to_numpy(load("unit_rows", backend)(x, out))
 
 
 def _sparse_norms(matrix: Matrix) -> NDArray[np.float64]:
@@ -355,19 +333,23 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, 
         return _finished(Rows(kept, backend, dtype, "centred", squares, scale, np.zeros(kept.d)), keep=keep)
     origin = module(backend).to_numpy(as_given(kept, backend, 0, 1))[0].astype(np.float64)
     shifted = Rows(kept, backend, "float64", "centred", np.empty(0), scale, origin)
-    total = np.zeros(kept.d)
-    for start, stop in kept.blocks(block_rows(kept)):
-        total += module(backend).to_numpy(shifted.make(start, stop, "float64").sum(0))
+    total = np.sum(each_block(kept, backend, 1, partial(_sum_of, shifted)), axis=0)
     mean = origin + total / kept.n * scale
     centred = Rows(kept, backend, "float64", "centred", np.empty(0), scale, mean)
-    squares = np.empty(kept.n)
-    for start, stop in kept.blocks(block_rows(kept)):
-        block = centred.make(start, stop, "float64")
-        squares[start:stop] = module(backend).to_numpy((block * block).sum(1))
+    squares = np.concatenate(each_block(kept, backend, 1, partial(_squares_of, centred)))
     _reject_distant(kept, squares)
     # The reciprocal of the whole scale must be a number, too.
     further = max(_power_of_two(math.sqrt(float(squares.max()))), 2.0**-1022 / scale)
     return _finished(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean), keep=keep)
+
+
+def _sum_of(rows: Rows, start: int, stop: int) -> Any:
+    return module(rows.backend).to_numpy(rows.make(start, stop, "float64").sum(0))
+
+
+def _squares_of(rows: Rows, start: int, stop: int) -> Any:
+    block = rows.make(start, stop, "float64")
+    return module(rows.backend).to_numpy((block * block).sum(1))
 
 
 def _reject_distant(matrix: Matrix, squares: NDArray[np.float64]) -> None:

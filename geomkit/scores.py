@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from geomkit import rows as preparing
 from geomkit.arrays import Matrix
+from geomkit.blocks import each_block
 from geomkit.devices import if_it_fits
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, load, module
-from geomkit.rows import Rows, as_given, centred_rows, directed, direction_norms, each_block, rescaled, taken
+from geomkit.rows import Rows, as_given, centred_rows, directed, direction_norms, rescaled, taken
 
 __all__ = ["COARSE", "UNIT_ROUNDOFF", "Form", "Scores", "cosine_scores", "euclidean_scores", "product_scores"]
 
@@ -140,24 +141,25 @@ class Scores:
         return _within_range(self._prepared(threads, keep=False))
 
     def _prepared(self, threads: int, *, keep: bool) -> "Scores":
+        if not keep:
+            found = each_block(self.matrix, self.backend, threads, self._facts)
+            return replace(self, facts=np.concatenate(found, axis=1))
         memory, plain = module(self.backend), self.form is Form.PLAIN
-        facts = np.empty((3, self.n))
-        left: Any = None
-        right: Any = None
-        if keep:
-            left = memory.zeros((self.n, self.width), self.dtype, self.device)
-            right = left if plain else memory.zeros((self.n, self.width), self.dtype, self.device)
+        left = memory.zeros((self.n, self.width), self.dtype, self.device)
+        right = left if plain else memory.zeros((self.n, self.width), self.dtype, self.device)
 
-        def fill(start: int, stop: int) -> None:
+        def fill(start: int, stop: int) -> Any:
             made = self._make(start, stop)
-            facts[:, start:stop] = memory.to_numpy(made[2])
-            if keep:
-                left[start:stop] = made[0]
-                if right is not left:
-                    right[start:stop] = made[1]
+            left[start:stop] = made[0]
+            if not plain:
+                right[start:stop] = made[1]
+            return memory.to_numpy(made[2])
 
-        each_block(self.matrix, self.backend, threads, fill)
-        return replace(self, facts=facts, resident=(left, right) if keep else None)
+        facts = np.concatenate(each_block(self.matrix, self.backend, threads, fill), axis=1)
+        return replace(self, facts=facts, resident=(left, right))
+
+    def _facts(self, start: int, stop: int) -> Any:
+        return module(self.backend).to_numpy(self._make(start, stop)[2])
 
     def left(self, start: int, stop: int) -> Any:
         """Return the left factors of rows ``start:stop``."""
@@ -166,6 +168,11 @@ class Scores:
     def right(self, start: int, stop: int) -> Any:
         """Return the right factors of rows ``start:stop``."""
         return self.resident[1][start:stop] if self.resident is not None else self._make(start, stop, left=False)[1]
+
+    def factors(self, start: int, stop: int) -> tuple[Any, Any]:
+        """Return both factors of rows ``start:stop``, made from one reading."""
+        left, right, _ = self._make(start, stop)
+        return left, right
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """Return the left factors of the rows with these numbers."""

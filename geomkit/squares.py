@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from geomkit.blocks import block_rows
 from geomkit.kernels import module
-from geomkit.rows import Rows, block_rows
+from geomkit.rows import Rows
 
 __all__ = ["squared_distance_moments"]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from geomkit import device_sweep
-from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
 from geomkit.errors import DeviceMemoryError, InvalidInputError
 from geomkit.kernels import Backend, torch_
+from geomkit.nearest import Nearest
 from geomkit.pairs import sweep
-from geomkit.reducers import Above, Nearest, RowExtremes, RowRanges, Tally
+from geomkit.reducers import Above, RowExtremes, RowRanges, Tally
 from geomkit.rows import centred_rows
 from geomkit.stats.concentration import concentration
 from geomkit.stats.cosine import cosine_similarity, cosine_stats
@@ -303,7 +303,7 @@ def test_a_fused_tile_is_not_made_ahead(monkeypatch):
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("p", [1.0, 2.0, 1.5])
 def test_row_ranges_of_several_devices(monkeypatch, p, resident):
-    monkeypatch.setattr(preparing, "RESIDENT_BYTES", 2**28 * resident)
+    monkeypatch.setattr("geomkit.memory.RESIDENT_BYTES", 2**28 * resident)
     x = np.random.default_rng(0).integers(-3, 4, (N, 3)).astype(np.float64)
     found = []
     for places in PLACES:
@@ -331,7 +331,7 @@ def same_counts(one, other):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", [list(places) for places in PLACES[1:]])
 def test_public_functions_on_devices(monkeypatch, device, precision, resident):
-    monkeypatch.setattr(preparing, "RESIDENT_BYTES", 2**28 * resident)
+    monkeypatch.setattr("geomkit.memory.RESIDENT_BYTES", 2**28 * resident)
     monkeypatch.setattr("geomkit.tiles.TILE", 64)
     x, how = data(), {"backend": "torch", "precision": precision}
     there = how | {"device": device}

@@ -97,7 +97,7 @@ def test_windows_blocks_and_threads_change_no_bit(monkeypatch, backend, metric, 
     once = exact_scores(scores, rows, wanted, 1)
     for entries, block in ((1, 2**20), (3 * SHAPE[1], 2**20), (7 * SHAPE[1], 3 * SHAPE[1]), (2**22, 1)):
         monkeypatch.setattr(exact, "_GATHERED_ENTRIES", entries)
-        monkeypatch.setattr(preparing, "BLOCK_ENTRIES", block)
+        monkeypatch.setattr("geomkit.blocks.BLOCK_ENTRIES", block)
         for threads in (1, 3):
             assert np.array_equal(exact_scores(scores, rows, wanted, threads), once)
     for at in (0, 17, 39):
@@ -160,7 +160,7 @@ def test_rows_are_brought_to_a_device_that_has_room_once(monkeypatch, kind, drop
     bring, gather = exact._brought, exact._gathered
     monkeypatch.setattr(exact, "_brought", lambda each: brought.append(bring(each)) or brought[-1])
     monkeypatch.setattr(exact, "_gathered", lambda *each: gathered.append(each) or gather(*each))
-    monkeypatch.setattr(preparing, "DEVICE_BLOCK_ENTRIES", 7 * SHAPE[1])
+    monkeypatch.setattr("geomkit.blocks.DEVICE_BLOCK_ENTRIES", 7 * SHAPE[1])
     monkeypatch.setattr(Matrix, "on_accelerator", True)
     monkeypatch.setattr(Matrix, "device", property(lambda _: Elsewhere))
     monkeypatch.setattr(Matrix, "_dense", lambda _, block: torch.from_numpy(dense(block)))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
+from geomkit.nearest import Nearest
 from geomkit.pairs import sweep
-from geomkit.reducers import WAITING, Above, ExactSum, Nearest, RowExtremes, RowRanges, Tally
+from geomkit.reducers import WAITING, Above, ExactSum, RowExtremes, RowRanges, Tally
 from geomkit.rows import Rows, centred_rows
 from geomkit.tiles import Tiles
 from tests.bounds import assert_within, gamma

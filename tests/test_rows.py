@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from geomkit import rows as preparing
+from geomkit import memory
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module, torch_
@@ -50,7 +50,7 @@ def squared_distances(x):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_norms_and_the_sum_of_all_directions(monkeypatch, backend, shape, sparse, threads):
-    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 4 * shape[1])
+    monkeypatch.setattr("geomkit.blocks.BLOCK_ENTRIES", 4 * shape[1])
     x = values(*shape, sparse=sparse)
     x[0], x[1, 0] = (0, np.nan) if shape[0] > 2 else (x[0], x[1, 0])
     norms, total = direction_norms(given(x, sparse=sparse), backend, threads)
@@ -65,7 +65,7 @@ def test_norms_and_the_sum_of_all_directions(monkeypatch, backend, shape, sparse
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_sum_of_all_directions_does_not_depend_on_threads(monkeypatch, backend):
-    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 50)
+    monkeypatch.setattr("geomkit.blocks.BLOCK_ENTRIES", 50)
     matrix = given(values(200, 7, sparse=False), sparse=False)
     once = direction_norms(matrix, backend, 1)
     for threads in (2, 5):
@@ -97,8 +97,8 @@ def test_a_far_away_origin_costs_no_digits(backend, dtype):
     # The shift itself rounds the data to multiples of 2^-33, and that is all.
     rounding = 1e6 * 2.0**-52
     assert near.scale == far.scale
-    memory = module(backend)
-    between = np.abs(memory.to_numpy(near.make(0, 30, "float64")) - memory.to_numpy(far.make(0, 30, "float64")))
+    kernels = module(backend)
+    between = np.abs(kernels.to_numpy(near.make(0, 30, "float64")) - kernels.to_numpy(far.make(0, 30, "float64")))
     assert between.max() <= 2 * rounding / near.scale
     mean, variance = squared_distance_moments(far)
     exact = upper(squared_distances(shifted - shifted[0]))
@@ -159,7 +159,7 @@ def test_sparse_unit_rows_survive_extreme_norms(size):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_taken_rows_are_the_rows(monkeypatch, backend, layout, kept):
     if not kept:
-        monkeypatch.setattr(preparing, "RESIDENT_BYTES", 0)
+        monkeypatch.setattr("geomkit.memory.RESIDENT_BYTES", 0)
     rows = unit_rows(given(values(20, 6, sparse=True), sparse=layout == "sparse"), backend, "float64", "raise")
     some = np.array([3, 0, 19, 3])
     picked, block = rows.take(some), rows.block(0, 20)
@@ -173,14 +173,14 @@ def test_gpus_keep_rows_up_to_half_of_what_the_fullest_has_free(monkeypatch):
     free = {torch.device("cuda:0"): 10 * 2**30, torch.device("cuda:1"): 6 * 2**30}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 2**40))
     matrix = as_matrix(np.ones((3, 2)))
-    assert room(matrix) == room(matrix.placed(("cpu",))) == preparing.RESIDENT_BYTES
+    assert room(matrix) == room(matrix.placed(("cpu",))) == memory.RESIDENT_BYTES
     assert room(matrix.placed(("cuda:0",))) == 5 * 2**30
     assert room(matrix.placed(("cuda:0", "cuda:1"))) == 3 * 2**30
 
 
 @pytest.mark.parametrize("prepare", [unit_rows, centred_rows])
 def test_rows_for_which_a_device_has_no_room_are_made_again(monkeypatch, prepare):
-    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 6 * 7)
+    monkeypatch.setattr("geomkit.blocks.BLOCK_ENTRIES", 6 * 7)
     x = as_matrix(values(20, 6, sparse=False))
     kept, zeros = prepare(x, Backend.TORCH, "float64", "raise"), torch_.zeros
 

@@ -4,7 +4,6 @@ import pytest
 import scipy.sparse
 import torch
 
-from geomkit import rows as preparing
 from geomkit.arrays import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, cpu_product, module, torch_
@@ -73,7 +72,7 @@ def plain(x):
 def test_entries_lie_within_their_bounds(monkeypatch, backend, precision, product, metric, resident):
     force(monkeypatch, product)
     if not resident:
-        monkeypatch.setattr(preparing, "RESIDENT_BYTES", 0)
+        monkeypatch.setattr("geomkit.memory.RESIDENT_BYTES", 0)
     for name in NAMES:
         x = rows_of(name)
         scores = made(x, metric, backend, precision)
@@ -132,7 +131,7 @@ def test_entries_of_far_fetched_data_lie_within_their_bounds(monkeypatch, backen
 @pytest.mark.parametrize(("backend", "precision", "product"), SCREENED)
 def test_cosines_do_not_depend_on_norms(monkeypatch, backend, precision, product, resident):
     force(monkeypatch, product)
-    monkeypatch.setattr(preparing, "RESIDENT_BYTES", 2**28 * resident)
+    monkeypatch.setattr("geomkit.memory.RESIDENT_BYTES", 2**28 * resident)
     x = mixed(np.random.default_rng(4))
     scores = made(x, "cosine", backend, precision)
     assert not dividable(scores.divisors)
@@ -166,7 +165,7 @@ def storages(tmp_path):
 @pytest.mark.parametrize("backend", list(Backend))
 def test_storage_of_every_kind(backend, metric, tmp_path, monkeypatch):
     for resident in (True, False):
-        monkeypatch.setattr(preparing, "RESIDENT_BYTES", 2**28 * resident)
+        monkeypatch.setattr("geomkit.memory.RESIDENT_BYTES", 2**28 * resident)
         for precision in ("float64",) if backend is Backend.REFERENCE else ("float32", "bfloat16"):
             for x in storages(tmp_path).values():
                 as_float = x.to(torch.float64).numpy() if isinstance(x, torch.Tensor) else x.astype(np.float64)
@@ -203,10 +202,10 @@ def test_entries_of_sparse_rows_lie_within_their_bounds(backend, precision, metr
 @pytest.mark.parametrize(("backend", "precision", "product"), SCREENED)
 def test_blocks_and_chosen_rows_are_those_of_the_whole(monkeypatch, backend, precision, product, metric, resident):
     force(monkeypatch, product)
-    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 7 * SHAPE[1])
+    monkeypatch.setattr("geomkit.blocks.BLOCK_ENTRIES", 7 * SHAPE[1])
     x = data("clustered", *SHAPE)
     whole = made(x, metric, backend, precision)
-    monkeypatch.setattr(preparing, "RESIDENT_BYTES", 2**28 * resident)
+    monkeypatch.setattr("geomkit.memory.RESIDENT_BYTES", 2**28 * resident)
     some = np.array([9, 0, 39, 9])
     # The CPU kernels take each row for itself; the others may add up differently in blocks of different height.
     bound = 0 if backend == "cpu" else 1e-14 if precision == "float64" else 2.0**-16
@@ -230,7 +229,7 @@ def test_factors_for_which_a_device_has_no_room_are_made_again(monkeypatch, metr
             raise torch.OutOfMemoryError("full")  # noqa: EM101
         return zeros(shape, dtype, device)
 
-    monkeypatch.setattr(preparing, "BLOCK_ENTRIES", 7 * SHAPE[1])
+    monkeypatch.setattr("geomkit.blocks.BLOCK_ENTRIES", 7 * SHAPE[1])
     monkeypatch.setattr(torch_, "zeros", scarce)
     with pytest.warns(RuntimeWarning, match="^the host has no memory to keep prepared rows, which will be made again"):
         again = made(x, metric, "torch", "float32")

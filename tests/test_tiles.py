@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from geomkit import rows as preparing
 from geomkit import tiles as module
 from geomkit.arrays import as_matrix
 from geomkit.kernels import Backend, torch_
@@ -35,7 +34,7 @@ def test_the_schedule_has_every_pair_of_rows_once(size):
 def test_tiles_shrink_where_blocks_of_rows_are_wide(monkeypatch):
     assert tile_size(Tiles(unit(), "gram")) == module.TILE
     assert tile_size(Tiles(unit(), "minkowski", 3.0)) == module.TILE_OF_DIFFERENCES
-    monkeypatch.setattr(preparing, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr("geomkit.memory.RESIDENT_BYTES", 0)
     made = Tiles(unit(), "gram")
     monkeypatch.setattr(module, "BLOCK_BYTES", 2 * 40 * 8 * 100)
     assert tile_size(made) == 100

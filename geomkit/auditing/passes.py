@@ -16,6 +16,7 @@ from geomkit.stats.hubness import Hubness, hubness_of
 from geomkit.stats.moments import Moments
 from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, settle
 from geomkit.stats.spectrum import Spectrum, spectrum_and_moments
+from geomkit.stored import Divided, Subset
 from geomkit.tiles import PairReducer, Tiles
 
 __all__ = ["Options", "Passes", "pass_over"]
@@ -120,12 +121,16 @@ def _shape(scores: Scores, options: Options) -> tuple[Spectrum, Moments] | Geomk
 
 def _kept(matrix: Matrix) -> Any:
     """Rows of the input that are measured."""
+    if matrix.kind == "stored" and matrix.keep is not None:
+        return Subset(matrix.data, matrix.keep)
     return matrix.data if matrix.keep is None else matrix.rows(0, matrix.n)
 
 
 def _directions(scores: Scores) -> Any:
     """Return unit rows, in float32 where the rows are no wider: spectrum and moments are then of directions."""
     matrix, norms = scores.matrix, scores.divisors
+    if matrix.kind == "stored":
+        return Divided(_kept(matrix), norms)
     if matrix.kind == "sparse":
         rows = _kept(matrix).astype(np.float64)
         return diags_array(1 / norms) @ rows

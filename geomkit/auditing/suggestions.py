@@ -9,7 +9,7 @@ from geomkit.auditing.null import on_host
 from geomkit.auditing.passes import Options
 from geomkit.auditing.result import Finding, Suggestion
 from geomkit.auditing.statistics import STATISTICS
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, InvalidInputError
 
 __all__ = ["suggest"]
 
@@ -56,6 +56,9 @@ def _tried(
         if say is not None:
             say(f"trying {name}")
         matrix = as_matrix(x)
+        if matrix.kind == "stored":
+            msg = "transforms are tried on rows in memory; audit a sample of these"
+            raise InvalidInputError(msg)
         rows = matrix.data[found.rows] if found.n_dropped else matrix.data
         changed = TRANSFORMS[name]().fit_transform(on_host(rows) if matrix.kind == "torch" else rows)
         again = measure(changed, options, "drop")

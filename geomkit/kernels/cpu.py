@@ -11,11 +11,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 import geomkit.kernels.cpu_cache  # noqa: F401 -- it says when kernels are compiled
-from geomkit.kernels.cpu_product import gram, product, storage
+from geomkit.kernels.cpu_product import adopt, choices, gram, product, storage
 
 __all__ = [
-    "FINITE", "SUMS", "as_working", "centred_rows", "count", "distances_in_place", "euclidean", "gram", "product",
-    "row_ranges", "storage", "tally", "to_numpy", "unit_rows", "widened", "zeros",
+    "FINITE", "SUMS", "adopt", "as_working", "centred_rows", "choices", "count", "distances_in_place", "euclidean", "gram",
+    "product", "row_ranges", "storage", "tally", "to_numpy", "unit_rows", "widened", "zeros",
 ]  # fmt: skip
 
 Array = NDArray[Any]

@@ -102,6 +102,28 @@ def product(precision: str, operations: float) -> str:
     return _chosen.setdefault("float32", name.removesuffix(IN_FLOAT32)) + IN_FLOAT32
 
 
+def choices() -> dict[str, str]:
+    """Return the products that were chosen so far, by precision."""
+    return dict(_chosen)
+
+
+def adopt(chosen: dict[str, str]) -> None:
+    """Use the products that another process chose, so that results are the same to the bit.
+
+    Raises
+    ------
+    RuntimeError
+        One of them cannot run here.
+    """
+    for precision, name in chosen.items():
+        if name not in _names(precision):
+            msg = f"the product {name!r} of {precision} rows does not run on this processor, as it does elsewhere"
+            raise RuntimeError(msg)
+        if name.startswith("torch"):
+            importlib.import_module("torch")
+    _chosen.update(chosen)
+
+
 def _torch_is_there() -> bool:
     return importlib.util.find_spec("torch") is not None
 

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import Matrix, as_matrix, check_choice, name_rows
+from geomkit.blocks import block_rows, each_block
 from geomkit.devices import Device, place
 from geomkit.errors import InvalidInputError
 from geomkit.exact import exact_scores
 from geomkit.kernels import PRECISIONS, Backend, load, module
 from geomkit.pairs import sweep
-from geomkit.rows import as_given, block_rows, direction_norms, each_block
+from geomkit.rows import as_given, direction_norms
 from geomkit.scores import UNIT_ROUNDOFF
 from geomkit.stats.cosine import check_threads, prepare
 from geomkit.stats.moments import WIDEST

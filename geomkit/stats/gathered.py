@@ -68,9 +68,15 @@ def filled(
     kinds = {"are not finite": invalid.infinite, "are zero and have no direction": invalid.zero}
     for what, rows in kinds.items():
         if rows and not drop:
-            msg = f'{matrix.name} has {name_rows(np.array(rows) + first)} that {what}; drop them with on_invalid="drop"'
+            named = _named(matrix, np.array(rows), first)
+            msg = f'{matrix.name} has {named} that {what}; drop them with on_invalid="drop"'
             raise InvalidInputError(msg)
     return pair
+
+
+def _named(matrix: Matrix, rows: NDArray[np.int64], first: int) -> str:
+    """Name rows of a stream of blocks, whose numbers go on, or of one matrix."""
+    return name_rows(rows + first) if first else matrix.name_rows(rows)
 
 
 def too_few(name: str, n: int, dropped: int) -> str:

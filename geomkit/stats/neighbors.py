@@ -11,8 +11,8 @@ from geomkit.devices import Device
 from geomkit.errors import InvalidInputError
 from geomkit.exact import exact_scores
 from geomkit.kernels import load, module
+from geomkit.nearest import Nearest
 from geomkit.pairs import sweep
-from geomkit.reducers import Nearest
 from geomkit.scores import COARSE, Scores, cosine_scores, euclidean_scores, product_scores
 from geomkit.stats.cosine import prepare
 from geomkit.threads import ieee, processors

@@ -15,7 +15,7 @@ from geomkit.cross_exact import exact_between
 from geomkit.devices import Device, place
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, load, module
-from geomkit.reducers import Nearest
+from geomkit.nearest import Nearest
 from geomkit.scores import COARSE, Form
 from geomkit.stats.cosine import check_threads
 from geomkit.stats.neighbors import METRICS

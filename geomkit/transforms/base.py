@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from geomkit.arrays import Matrix, as_matrix
+from geomkit.blocks import block_rows
 from geomkit.errors import BackendUnavailableError, InvalidInputError
-from geomkit.rows import block_rows
 from geomkit.transforms.sums import check_finite
 
 try:

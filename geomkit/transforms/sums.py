@@ -12,8 +12,8 @@ from scipy.linalg import eigh
 from scipy.linalg.blas import dsyrk
 
 from geomkit.arrays import Matrix, name_rows
+from geomkit.blocks import block_rows
 from geomkit.errors import InvalidInputError
-from geomkit.rows import block_rows
 
 __all__ = ["WIDEST", "Principal", "centre", "check_finite", "deviations", "principal"]
 

@@ -6,7 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geomkit.kernels import Backend, torch_
-from geomkit.reducers import Above, Nearest, RowExtremes, RowRanges, Tally
+from geomkit.nearest import Nearest
+from geomkit.reducers import Above, RowExtremes, RowRanges, Tally
 from tests.bounds import assert_within
 from tests.kernels.case import DEVICE, working
 from tests.kernels.cases import minkowski_error, power_mean_error

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geomkit import exact, tiles
-from geomkit import rows as preparing
+from geomkit import blocks, exact, memory, tiles
 from geomkit.arrays import as_matrix
 from geomkit.kernels import cpu_product
 from geomkit.stats import neighbors as module
@@ -44,8 +43,8 @@ def test_answers_are_the_same_to_the_bit_whatever_they_are_screened_with(monkeyp
             context.setattr(tiles, "TILE", size)
             assert same(neighbors(x, k, metric=metric, backend=backend, precision=precision, threads=threads), want)
     for target, value in (
-        ((preparing, "RESIDENT_BYTES"), 0),
-        ((preparing, "BLOCK_ENTRIES"), 33 * 7),
+        ((memory, "RESIDENT_BYTES"), 0),
+        ((blocks, "BLOCK_ENTRIES"), 33 * 7),
         ((exact, "_GATHERED_ENTRIES"), 33 * 5),
         ((module, "_REDONE_ENTRIES"), 100),
     ):
@@ -71,7 +70,7 @@ def test_rows_that_screening_cannot_settle_are_redone(monkeypatch, backend, prec
             assert found.n_recomputed > 0
             assert same(found, want)
             context.setattr(module, "_REDONE_ENTRIES", 64)
-            context.setattr(preparing, "RESIDENT_BYTES", 0)
+            context.setattr("geomkit.memory.RESIDENT_BYTES", 0)
             assert same(neighbors(x, k, **how), want)
 
 
