@@ -155,6 +155,7 @@ ALLOWED = {
         "geomkit.scores",
         "geomkit.sources.cache",
         "geomkit.stats",
+        "geomkit.stored",
         "geomkit.tiles",
         "geomkit.transforms",
     },

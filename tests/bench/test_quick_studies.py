@@ -1,0 +1,38 @@
+"""Every study on meaning, in its quick form, on the real model and texts: what `python -m bench NAME --quick` does."""
+
+import pandas as pd
+import pytest
+
+from bench import runner
+from bench.studies import STUDIES
+
+TABLES = {
+    "separability": ("separability.csv", "accuracy"),
+    "factorise": ("factorise.csv", "value"),
+    "lens": ("lens.csv", "kl"),
+    "decode": ("decode_tokens.csv", "top1"),
+    "sae": ("sae.csv", "value"),
+    "lookup": ("lookup.csv", "ratio"),
+    "interpret": ("interpret.csv", "value"),
+}
+"""The table that each writes first, and a column of it."""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("quick")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", TABLES)
+def test_a_quick_study_runs_on_the_real_model(out, name):
+    context = runner.Context(study=name, out=out, quick=True, everything=False, seed=0, files=[])
+    assert runner.run(STUDIES[name], context)
+    table, column = TABLES[name]
+    assert pd.read_csv(out / table)[column].notna().any()
+    drawn = [path for path in context.files if path.suffix == ".png"]
+    assert drawn
+    assert all(path.stat().st_size > 10_000 for path in drawn)
+    # Nothing of it is up to date by chance: the same study again has nothing to do.
+    again = runner.Context(study=name, out=out, quick=True, everything=False, seed=0, files=[])
+    assert not runner.run(STUDIES[name], again)
