@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from geomkit.auditing.compare import Comparison as Comparison
     from geomkit.auditing.compare import compare as compare
     from geomkit.auditing.result import Audit as Audit
+    from geomkit.scale.shards import Shards as Shards
+    from geomkit.scale.shards import open_shards as open_shards
+    from geomkit.scale.spread import at_scale as at_scale
     from geomkit.stats.alignment import Alignment as Alignment
     from geomkit.stats.alignment import alignment as alignment
     from geomkit.stats.concentration import Concentration as Concentration
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     from geomkit.warming import Warmed as Warmed
     from geomkit.warming import warm as warm
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 _WHERE = {
     "Alignment": "geomkit.stats.alignment",
@@ -74,6 +77,8 @@ _WHERE = {
     "Survey": "geomkit.stats.survey",
     "Warmed": "geomkit.warming",
     "alignment": "geomkit.stats.alignment",
+    "Shards": "geomkit.scale.shards",
+    "at_scale": "geomkit.scale.spread",
     "audit": "geomkit.auditing.audit",
     "compare": "geomkit.auditing.compare",
     "concentration": "geomkit.stats.concentration",
@@ -85,6 +90,7 @@ _WHERE = {
     "intrinsic_dimension": "geomkit.stats.dimension",
     "moments": "geomkit.stats.moments",
     "nearest_to": "geomkit.stats.queries",
+    "open_shards": "geomkit.scale.shards",
     "neighbors": "geomkit.stats.neighbors",
     "nulls": "geomkit.nulls",
     "orthogonality": "geomkit.stats.orthogonality",

@@ -101,7 +101,7 @@ class Pair:
         for which, part in (("plain", pair.plain), ("unit", pair.unit)):
             for name in STATE:
                 value = state[f"{which}_{name}"]
-                setattr(part, name, value if value.ndim else value.item())
+                setattr(part, name, value.copy() if value.ndim else value.item())
         return pair
 
     def merge(self, other: Self) -> Self:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from geomkit.cli.options import AsJson, BackendName, DeviceName, OnInvalid, Rows, Threads, devices, opened, vectors
+from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
 from geomkit.errors import InvalidInputError
 
 app = typer.Typer()
@@ -62,20 +63,27 @@ def audit(
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    run: Run = None,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Say what a space is like, beside what random vectors would give; exit code 1 by --fail-on."""
     from geomkit.auditing.audit import audit as measure
 
     _check_out(csv)
     _check_fail_on(fail_on)
-    found = opened(file, n, seed, key=key, labels=_column(labels))
     asked = None if queries is None else vectors(queries, None, seed)
-    result = measure(
-        found.vectors, k=k, metric=metric, null=null, null_draws=null_draws, queries=asked,
-        labels=_labels(labels, found.labels), sample=sample, thresholds=_thresholds(thresholds), z=z,
-        try_transforms=try_transforms, source=Path(file).name, seed=seed, precision=precision, backend=backend,
-        device=devices(device), on_invalid=on_invalid, threads=threads, say=_say,
-    )  # fmt: skip
+    with at_hand(
+        file, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, key=key,
+        labels=_column(labels),
+    ) as found:  # fmt: skip
+        result = measure(
+            found.vectors, k=k, metric=metric, null=null, null_draws=null_draws, queries=asked,
+            labels=_labels(labels, found.labels), sample=sample, thresholds=_thresholds(thresholds), z=z,
+            try_transforms=try_transforms, source=Path(file).name, seed=seed, precision=precision, backend=backend,
+            device=devices(device), on_invalid=on_invalid, threads=threads, say=_say,
+        )  # fmt: skip
     if csv is not None:
         _write(csv, result.to_rows())
     typer.echo(result.to_json() if as_json else str(result))

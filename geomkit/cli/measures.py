@@ -18,8 +18,8 @@ from geomkit.cli.options import (
     Threads,
     devices,
     show,
-    vectors,
 )
+from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -38,19 +38,24 @@ def cosine(
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    run: Run = None,
+    max_memory: MaxMemory = None,
     as_json: AsJson = False,
 ) -> None:
     """Distribution of cosine similarity over all distinct pairs of rows."""
     from geomkit.stats.cosine import cosine_stats
 
-    found = cosine_stats(
-        vectors(source, n, seed),
-        backend=backend,
-        device=devices(device),
-        precision=precision,
-        on_invalid=on_invalid,
-        threads=threads,
-    )
+    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+        found = cosine_stats(
+            given.vectors,
+            backend=backend,
+            device=devices(device),
+            precision=precision,
+            on_invalid=on_invalid,
+            threads=threads,
+        )
     shares = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
     quantiles = {f"q{100 * share:g}": found.quantile(share) for share in shares}
     show(found.to_dict() | quantiles, as_json)
@@ -67,20 +72,25 @@ def orthogonality(
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    run: Run = None,
+    max_memory: MaxMemory = None,
     as_json: AsJson = False,
 ) -> None:
     """How nearly orthogonal the rows are, beside the uniform sphere."""
     from geomkit.stats.orthogonality import orthogonality as measure
 
-    found = measure(
-        vectors(source, n, seed),
-        eps=eps,
-        backend=backend,
-        device=devices(device),
-        precision=precision,
-        on_invalid=on_invalid,
-        threads=threads,
-    )
+    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+        found = measure(
+            given.vectors,
+            eps=eps,
+            backend=backend,
+            device=devices(device),
+            precision=precision,
+            on_invalid=on_invalid,
+            threads=threads,
+        )
     show(found.to_dict(), as_json)
 
 
@@ -95,20 +105,25 @@ def concentration(
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    run: Run = None,
+    max_memory: MaxMemory = None,
     as_json: AsJson = False,
 ) -> None:
     """How far distances between rows concentrate around their mean."""
     from geomkit.stats.concentration import concentration as measure
 
-    found = measure(
-        vectors(source, n, seed),
-        p=p,
-        backend=backend,
-        device=devices(device),
-        precision=precision,
-        on_invalid=on_invalid,
-        threads=threads,
-    )
+    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+        found = measure(
+            given.vectors,
+            p=p,
+            backend=backend,
+            device=devices(device),
+            precision=precision,
+            on_invalid=on_invalid,
+            threads=threads,
+        )
     show(found.to_dict(), as_json)
 
 
@@ -122,19 +137,24 @@ def moments(
     device: DeviceName = None,
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    run: Run = None,
+    max_memory: MaxMemory = None,
     as_json: AsJson = False,
 ) -> None:
     """Exact mean and variance of all cosines and squared distances, without forming the pairs."""
     from geomkit.stats.moments import moments as measure
 
-    found = measure(
-        vectors(source, n, seed),
-        backend=backend,
-        device=devices(device),
-        on_invalid=on_invalid,
-        variance_se=variance_se,
-        threads=threads,
-    )
+    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+        found = measure(
+            given.vectors,
+            backend=backend,
+            device=devices(device),
+            on_invalid=on_invalid,
+            variance_se=variance_se,
+            threads=threads,
+        )
     show(found.to_dict(), as_json)
 
 
@@ -156,6 +176,10 @@ def survey(
     precision: Precision = "float32",
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    run: Run = None,
+    max_memory: MaxMemory = None,
     as_json: AsJson = False,
 ) -> None:
     """Cosines, extremes of each row, nearest neighbours and duplicates from one sweep over all pairs."""
@@ -164,16 +188,17 @@ def survey(
     if out is not None and (out.suffix != ".npz" or not out.parent.is_dir()):
         msg = f"--out must be a .npz file in a folder that exists; got {out}"
         raise InvalidInputError(msg)
-    found = measure(
-        vectors(source, n, seed),
-        k=k,
-        duplicates=duplicates,
-        backend=backend,
-        device=devices(device),
-        precision=precision,
-        on_invalid=on_invalid,
-        threads=threads,
-    )
+    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+        found = measure(
+            given.vectors,
+            k=k,
+            duplicates=duplicates,
+            backend=backend,
+            device=devices(device),
+            precision=precision,
+            on_invalid=on_invalid,
+            threads=threads,
+        )
     if out is not None:
         _write(out, found)
     show(found.to_dict(), as_json)

@@ -12,7 +12,7 @@ from geomkit.files.record import Opened
 from geomkit.files.refusals import check_claim, library_errors, pick, refusal, require, shorten
 from geomkit.files.rows import as_labels
 
-__all__ = ["read_arrow", "read_parquet"]
+__all__ = ["Choice", "choose", "columns_of", "lists_of", "read_arrow", "read_parquet"]
 
 _BATCH = 32 * 2**20
 """Bytes of numbers to decode at a time."""
@@ -21,7 +21,7 @@ _INDEX = "__index_level_"
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """Which columns to read, and what of them."""
 
     vectors: list[str]
@@ -32,6 +32,7 @@ class _Choice:
 
     @property
     def columns(self) -> list[str]:
+        """Every column to read, each once."""
         return self.vectors if self.labels is None or self.labels in self.vectors else [*self.vectors, self.labels]
 
 
@@ -44,7 +45,7 @@ def read_parquet(path: Path, labels: str | None, key: str | None) -> Opened:
         with library_errors(path, "pyarrow"):
             schema, meta = file.schema_arrow, file.metadata
             n = meta.num_rows
-        choice = _choose(path, arrow, schema, labels, key)
+        choice = choose(path, arrow, schema, labels, key)
         check_claim(path, "what it says it holds", (n,), choice.dtype.itemsize, path.stat().st_size)
         # What the file says of its column chunks is not asked for: where that is damaged, pyarrow aborts the process.
         first = next(_guarded(path, _batches(path, file, choice, 1)), None)
@@ -54,7 +55,7 @@ def read_parquet(path: Path, labels: str | None, key: str | None) -> Opened:
         return _opened(path, arrow, batches, choice, "parquet", n)
 
 
-def _batches(path: Path, file: Any, choice: _Choice, rows: int) -> Iterable[Any]:
+def _batches(path: Path, file: Any, choice: Choice, rows: int) -> Iterable[Any]:
     with library_errors(path, "pyarrow"):
         found: Iterable[Any] = file.iter_batches(batch_size=rows, columns=choice.columns, use_threads=False)
         return found
@@ -76,7 +77,7 @@ def read_arrow(path: Path, labels: str | None, key: str | None) -> Opened:
     with mapped:
         with library_errors(path, "pyarrow"):
             reader = arrow.ipc.open_stream(mapped) if is_stream else arrow.ipc.open_file(mapped)
-        choice = _choose(path, arrow, reader.schema, labels, key)
+        choice = choose(path, arrow, reader.schema, labels, key)
         batches, held = [], 0
         with library_errors(path, "pyarrow"):
             for whole in reader if is_stream else map(reader.get_batch, range(reader.num_record_batches)):
@@ -90,7 +91,8 @@ def read_arrow(path: Path, labels: str | None, key: str | None) -> Opened:
         return _opened(path, arrow, batches, choice, "arrow", sum(batch.num_rows for batch in batches))
 
 
-def _choose(path: Path, arrow: Any, schema: Any, labels: str | None, key: str | None) -> _Choice:
+def choose(path: Path, arrow: Any, schema: Any, labels: str | None, key: str | None) -> Choice:
+    """Choose the columns that hold vectors, and labels where those are asked for; refuse where several could."""
     with library_errors(path, "pyarrow"):
         kinds = [(field.name, field.type) for field in schema]
     names = [name for name, _ in kinds]
@@ -106,14 +108,14 @@ def _choose(path: Path, arrow: Any, schema: Any, labels: str | None, key: str | 
         name = pick(path, list(lists), key, _LIST, others=names)
         if names.count(name) > 1:
             raise refusal(path, f"it has {names.count(name)} columns {name!r}; names must be unique")
-        return _Choice([name], True, _dtype(lists[name]), labels, f"column {name!r}")
+        return Choice([name], True, _dtype(lists[name]), labels, f"column {name!r}")
     if len(flat) < len([name for name in names if name in flat]):
         raise refusal(path, f"its numeric columns {shorten(list(flat), 200)} are not unique; names must be")
     dtype = np.result_type(*(_dtype(kind) for kind in flat.values()))
     note = f"{len(flat)} numeric columns" + ("" if len(set(flat.values())) == 1 else f", together {dtype}")
     if left := [name for name in names if name not in flat and name != labels]:
         note += f"; left out {shorten(left, 200)}"
-    return _Choice(list(flat), False, dtype, labels, note)
+    return Choice(list(flat), False, dtype, labels, note)
 
 
 def _is_numeric(arrow: Any, kind: Any) -> bool:
@@ -131,7 +133,7 @@ def _dtype(kind: Any) -> np.dtype[Any]:
     return found
 
 
-def _opened(path: Path, arrow: Any, batches: Iterable[Any], choice: _Choice, name: str, n: int) -> Opened:
+def _opened(path: Path, arrow: Any, batches: Iterable[Any], choice: Choice, name: str, n: int) -> Opened:
     if n < 1:
         raise refusal(path, "it has no rows; it must have at least 1")
     vectors: NDArray[Any] | None = None
@@ -139,9 +141,9 @@ def _opened(path: Path, arrow: Any, batches: Iterable[Any], choice: _Choice, nam
     start = 0
     for batch in _guarded(path, batches):
         if choice.is_list:
-            block = _lists(path, batch.column(0), start, choice.vectors[0])
+            block = lists_of(path, batch.column(0), start, choice.vectors[0])
         else:
-            block = _columns(path, batch, start, choice)
+            block = columns_of(path, batch, start, choice)
         if start + len(block) > n:
             raise refusal(path, f"it says that it has {n} rows, but more are there; it is damaged")
         if choice.labels is not None:
@@ -177,7 +179,8 @@ def _guarded(path: Path, batches: Iterable[Any]) -> Iterator[Any]:
         yield batch
 
 
-def _lists(path: Path, column: Any, start: int, name: str) -> NDArray[Any]:
+def lists_of(path: Path, column: Any, start: int, name: str) -> NDArray[Any]:
+    """Rows of a column of lists, all of one length; `start` is the number of the first, for messages."""
     _check_present(path, column, start, name)
     with library_errors(path, "pyarrow"):
         lengths = column.value_lengths().to_numpy(zero_copy_only=False)
@@ -194,7 +197,8 @@ def _lists(path: Path, column: Any, start: int, name: str) -> NDArray[Any]:
         return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(-1, d)
 
 
-def _columns(path: Path, batch: Any, start: int, choice: _Choice) -> NDArray[Any]:
+def columns_of(path: Path, batch: Any, start: int, choice: Choice) -> NDArray[Any]:
+    """Rows of numeric columns side by side; `start` is the number of the first, for messages."""
     block = np.empty((batch.num_rows, len(choice.vectors)), choice.dtype)
     for at, name in enumerate(choice.vectors):
         column = batch.column(at)

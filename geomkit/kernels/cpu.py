@@ -14,8 +14,9 @@ import geomkit.kernels.cpu_cache  # noqa: F401 -- it says when kernels are compi
 from geomkit.kernels.cpu_product import adopt, choices, gram, product, storage
 
 __all__ = [
-    "FINITE", "SUMS", "adopt", "as_working", "centred_rows", "choices", "count", "distances_in_place", "euclidean", "gram",
-    "product", "row_ranges", "storage", "tally", "to_numpy", "unit_rows", "widened", "zeros",
+    "FINITE", "SUMS", "adopt", "as_working", "centred_rows", "choices", "count", "distances_in_place",
+    "euclidean", "gram", "product", "row_ranges", "storage", "tally", "to_numpy", "unit_rows", "widened",
+    "zeros",
 ]  # fmt: skip
 
 Array = NDArray[Any]

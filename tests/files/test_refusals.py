@@ -245,7 +245,7 @@ def test_text_of_arrow_that_points_beyond_the_file(tmp_path):
 @pytest.mark.parametrize("n", [3, 5, 7])
 def test_tables_of_more_or_fewer_rows_than_they_say(n, tmp_path):
     parquet(pa.table({"v": [[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]}), tmp_path / "a.parquet")
-    choice = columnar._Choice(["v"], True, np.dtype(np.float64), None, "")
+    choice = columnar.Choice(["v"], True, np.dtype(np.float64), None, "")
     with pq.ParquetFile(tmp_path / "a.parquet") as file, pytest.raises(InvalidInputError, match="it says that it has"):
         columnar._opened(tmp_path / "a.parquet", pa, file.iter_batches(batch_size=3), choice, "parquet", n)
 

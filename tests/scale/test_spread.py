@@ -1,0 +1,179 @@
+"""Measurements by workers, and ones that can be resumed, are those of one process: counts to the bit."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+import geomkit
+from geomkit.arrays import as_matrix
+from geomkit.batches import Pair
+from geomkit.errors import InvalidInputError, StorageError
+from geomkit.kernels import Backend
+from geomkit.panels import row_bytes
+from geomkit.scale import spread as crew_of
+from geomkit.scale.executors import Here
+from geomkit.scale.shards import open_shards
+from geomkit.scale.spread import at_scale
+from geomkit.scale.tasks import Pouring, Tree, spans_of, stripes
+from tests.test_stored import MEASURES, same
+
+
+def rows(n=3100, d=24, seed=0):
+    return (np.random.default_rng(seed).standard_normal((n, d)) + 0.4).astype("float32")
+
+
+@pytest.fixture(params=["here", "cluster"])
+def workers(request):
+    return {} if request.param == "here" else {"client": request.getfixturevalue("client")}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_measurement_is_that_of_the_array(workers, name):
+    x = rows()
+    measure = getattr(geomkit, name)
+    found, expected = measure(at_scale(x, max_memory=2**20, **workers), **MEASURES[name]), measure(x, **MEASURES[name])
+    if name in {"moments", "spectrum", "concentration"}:
+        # Sums of floating-point numbers are merged in another order.
+        for field in dataclasses.fields(expected):
+            a, b = getattr(found, field.name), getattr(expected, field.name)
+            if isinstance(b, float | np.ndarray):
+                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-13, err_msg=field.name)
+    else:
+        same(found, expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("metric", ["euclidean", "dot"])
+def test_neighbours_merge_to_the_same(workers, metric, precision):
+    x = rows(2500, seed=3)
+    x[17] = x[1700]
+    expected = geomkit.neighbors(x, 6, metric=metric, precision=precision)
+    found = geomkit.neighbors(at_scale(x, **workers), 6, metric=metric, precision=precision)
+    assert np.array_equal(found.indices, expected.indices)
+    assert np.array_equal(found.distances, expected.distances)
+
+
+def test_an_audit_is_shared_out_too(workers):
+    x = rows(1500)
+    frames = [geomkit.audit(each, k=5, try_transforms=False).to_frame() for each in (at_scale(x, **workers), x)]
+    np.testing.assert_allclose(frames[0].value, frames[1].value, rtol=1e-9, atol=1e-12)
+
+
+def test_invalid_rows_are_named_and_dropped_as_in_memory(workers, tmp_path):
+    x = rows(1000)
+    x[700], x[30] = 0, np.inf
+    np.save(tmp_path / "a-1.npy", x[:600])
+    np.save(tmp_path / "a-2.npy", x[600:])
+    for name in ("moments", "cosine_stats"):
+        with pytest.raises(InvalidInputError, match=r"row 30 of a-1\.npy"):
+            getattr(geomkit, name)(at_scale(tmp_path, **workers))
+    left = np.delete(x, [30, 700], axis=0)
+    found = geomkit.cosine_stats(at_scale(tmp_path, **workers), on_invalid="drop")
+    assert found.n_dropped == 2
+    assert np.array_equal(found.distribution.counts, geomkit.cosine_stats(left).distribution.counts)
+    moments = geomkit.moments(at_scale(tmp_path, **workers), on_invalid="drop")
+    assert (moments.n, moments.n_dropped) == (998, 2)
+    assert moments.cosine_mean == pytest.approx(geomkit.moments(left).cosine_mean, rel=1e-12)
+
+
+def test_sums_do_not_depend_on_who_pours(client):
+    x = rows(40_000, 8)
+    one, two = geomkit.moments(at_scale(x)), geomkit.moments(at_scale(x, client=client))
+    assert [str(value) for value in one.to_dict().values()] == [str(value) for value in two.to_dict().values()]
+
+
+def test_progress_counts_tasks():
+    said = []
+    geomkit.cosine_stats(at_scale(rows(), max_memory=2**20, progress=lambda *each: said.append(each)))
+    geomkit.moments(at_scale(rows(20_000, 4), progress=lambda *each: said.append(each)))
+    for what in ("pairs", "rows"):
+        steps = [(done, of) for kind, done, of in said if kind == what]
+        assert steps == [(k, steps[0][1]) for k in range(steps[0][1] + 1)]
+        assert len(steps) > 2
+
+
+def test_a_tree_is_the_same_in_any_order():
+    x = rows(70_000, 3)
+    job = Pouring(as_matrix(open_shards(x)), Backend.CPU, drop=False, directed=True)
+    tasks = job.tasks()
+    assert len(tasks) == 8
+    assert (tasks[0][0], tasks[-1][1]) == (0, 70_000)
+    for leaves in (tasks, tasks[:7], tasks[:5], tasks[:1]):
+        sums = [job(task, 1).sums for task in leaves]
+        roots = []
+        for seed in range(4):
+            tree = Tree(len(leaves), Backend.CPU)
+            for number in np.random.default_rng(seed).permutation(len(leaves)):
+                other = Tree(len(leaves), Backend.CPU)
+                # Written down and read again between any two.
+                other.load(tree.state())
+                tree = other
+                tree.add(int(number), sums[number])
+            roots.append(tree.root.state())
+        for each in roots[1:]:
+            for name, value in roots[0].items():
+                np.testing.assert_array_equal(each[name], value)
+        assert roots[0]["plain_n"] == leaves[-1][1]
+
+
+def test_sums_survive_being_written_down():
+    job = Pouring(as_matrix(open_shards(rows(300))), Backend.CPU, drop=False, directed=True)
+    state = job((0, 300), 1).sums
+    again = Pair.of_state(state, Backend.CPU).state()
+    for name, value in state.items():
+        np.testing.assert_array_equal(again[name], value)
+
+
+@pytest.mark.parametrize(("n", "panel", "most"), [(10, 3, 2), (10, 3, 9), (9, 9, 1), (20, 2, 3)])
+def test_stripes_are_all_pairs_of_panels_once(n, panel, most):
+    found = [(task.left, right) for task in stripes(n, panel, most) for right in task.rights]
+    starts = range(0, n, panel)
+    assert sorted((i[0], j[0]) for i, j in found) == [(i, j) for i in starts for j in starts if j >= i]
+    for task in stripes(n, panel, most):
+        assert 1 <= len(task.rights) <= most
+        assert spans_of(task)[0] == task.left
+
+
+def test_a_panel_fits_into_the_room_and_gives_every_worker_enough_to_do():
+    class Workers(Here):
+        workers = 2
+
+    source = open_shards(rows(50_000, 8), max_memory=2**20)
+    crew = crew_of._Crew(source, Workers(), None, None)
+    scores = geomkit.scores.cosine_scores(as_matrix(at_scale(source)), Backend.CPU, "float32", "raise")
+    panel, most = crew._panel(scores, 768)
+    assert panel % 768 == 0
+    assert 3 * panel * row_bytes(scores) <= 2**20
+    assert len(stripes(50_000, panel, most)) >= 2 * crew_of.PAIRS_EACH
+
+
+def test_what_cannot_be_shared_out_is_refused():
+    with pytest.raises(InvalidInputError, match=r"x is measured at scale, and a matrix of all pairs is one array"):
+        geomkit.cosine_similarity(at_scale(rows(10)))
+    with pytest.raises(InvalidInputError, match=r"measured by the cpu backend; got backend 'torch'"):
+        geomkit.moments(at_scale(rows(100)), backend="torch")
+    with pytest.raises(InvalidInputError, match="max_memory is given to open_shards"):
+        at_scale(open_shards(rows(10)), max_memory=5)
+    with pytest.raises(InvalidInputError, match=r"client must be a distributed\.Client"):
+        at_scale(rows(10), client="tcp://here")
+
+
+def test_it_travels_as_rows_alone(tmp_path):
+    x = rows(20)
+    with at_scale(x, run=tmp_path / "run") as spread:
+        there = pickle.loads(pickle.dumps(spread))  # noqa: S301 (our own)
+        assert there.crew is None
+        np.testing.assert_array_equal(there[3:5], x[3:5])
+        assert spread.where(4) == there.where(4)
+
+
+def test_one_run_at_a_time_has_a_folder(tmp_path):
+    with at_scale(rows(20), run=tmp_path), pytest.raises(StorageError, match="is in use by another run"):
+        at_scale(rows(20), run=tmp_path)
+    at_scale(rows(20), run=tmp_path).close()
+    # Whatever fails after the folder was taken lets go of it.
+    with pytest.raises(InvalidInputError):
+        at_scale(rows(20), run=tmp_path, client="nobody")
+    at_scale(rows(20), run=tmp_path).close()
