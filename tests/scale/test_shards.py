@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -256,3 +258,34 @@ def test_numbers_that_are_not_there_are_refused(numbers):
 
 def test_cuts_have_an_empty_shard():
     assert 0 in np.diff(CUTS)
+
+
+def test_pieces_are_decoded_ahead_once_and_only_where_there_is_room(tmp_path):
+    x = np.arange(4000.0, dtype="float32").reshape(1000, 4)
+    pq.write_table(pa.table({"v": pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 4)}), tmp_path / "a.parquet",
+                   row_group_size=100)  # fmt: skip
+    shards = open_shards(tmp_path)
+    shards.ahead(150, 320)
+    shards._reader.shutdown(wait=True)
+    assert shards._pieces.made == 3
+    np.testing.assert_array_equal(shards.read(150, 320), x[150:320])
+    assert shards._pieces.made == 3
+    again = pickle.loads(pickle.dumps(shards))  # noqa: S301 (our own)
+    again.ahead(990, 5000)
+    again._reader.shutdown(wait=True)
+    assert again._pieces.made == 1
+    # A piece takes 1600 bytes, and room is needed for two.
+    small = open_shards(tmp_path)
+    small._cache_bytes = 3000
+    small.ahead(0, 100)
+    small._reader.shutdown(wait=True)
+    assert small._pieces.made == 0
+    # What breaks is said by who reads.
+    (tmp_path / "a.parquet").write_bytes(b"")
+    again = open_shards([x])
+    again.ahead(0, 10)
+    broken = pickle.loads(pickle.dumps(shards))  # noqa: S301
+    broken.ahead(0, 10)
+    broken._reader.shutdown(wait=True)
+    with pytest.raises(InvalidInputError, match=r"a\.parquet"):
+        broken.read(0, 10)
