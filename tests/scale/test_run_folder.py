@@ -108,16 +108,23 @@ def test_other_rows_and_other_settings_have_files_of_their_own(tmp_path):
             found = geomkit.cosine_stats(spread, **how)
         assert np.array_equal(found.distribution.counts, geomkit.cosine_stats(x, **how).distribution.counts)
     assert len(list(tmp_path.glob("pairs-*.npz"))) == 3
+    for seed in (0, 1):
+        with at_scale(rows(seed=seed), run=tmp_path) as spread:
+            assert geomkit.moments(spread).cosine_mean == geomkit.moments(at_scale(rows(seed=seed))).cosine_mean
 
 
 def test_a_run_with_more_memory_goes_on_with_the_panels_it_began_with(tmp_path):
-    x = rows(6000)
-    stopped_after(12, x, tmp_path, geomkit.cosine_stats)
+    x = rows(12_000)
+    stopped_after(30, x, tmp_path, geomkit.cosine_stats)
     said = []
     with at_scale(x, run=tmp_path, max_memory=2**30, progress=lambda *each: said.append(each)) as spread:
         found = geomkit.cosine_stats(spread)
     assert said[0][0] == "pairs"
     assert said[0][1] > 0
+    with at_scale(x, max_memory=2**30, progress=lambda *each: said.append(each)) as spread:
+        geomkit.cosine_stats(spread)
+    # With so much memory from the start there would have been fewer.
+    assert said[-1][2] < said[0][2]
     assert np.array_equal(found.distribution.counts, geomkit.cosine_stats(x).distribution.counts)
 
 

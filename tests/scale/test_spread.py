@@ -11,6 +11,7 @@ from geomkit.arrays import as_matrix
 from geomkit.batches import Pair
 from geomkit.errors import InvalidInputError, StorageError
 from geomkit.kernels import Backend
+from geomkit.nearest import Nearest
 from geomkit.panels import row_bytes
 from geomkit.scale import spread as crew_of
 from geomkit.scale.executors import Here
@@ -76,6 +77,38 @@ def test_invalid_rows_are_named_and_dropped_as_in_memory(workers, tmp_path):
     moments = geomkit.moments(at_scale(tmp_path, **workers), on_invalid="drop")
     assert (moments.n, moments.n_dropped) == (998, 2)
     assert moments.cosine_mean == pytest.approx(geomkit.moments(left).cosine_mean, rel=1e-12)
+
+
+def test_rows_are_numbered_in_the_whole_and_not_in_their_leaf(workers):
+    x = rows(20_000, 3)
+    x[15_000] = np.nan
+    with pytest.raises(InvalidInputError, match=r"1 row \(15000; the first is row 15000 of "):
+        geomkit.moments(at_scale(x, **workers))
+
+
+def test_duplicates_in_different_panels_are_found(workers):
+    x = rows(3000)
+    x[[2900, 1700]] = x[[5, 1600]]
+    found = geomkit.survey(at_scale(x, max_memory=2**18, **workers), k=3)
+    assert found.duplicates.tolist() == [[5, 2900], [1600, 1700]]
+
+
+def test_states_of_candidates_merge_to_the_best_and_say_what_was_beaten():
+    draw = np.random.default_rng(0)
+    nearest = Nearest(Backend.CPU, 6, 3, "float32")
+    seen = [[] for _ in range(6)]
+    for start, stop in ((0, 3), (3, 6), (0, 6)):
+        values = draw.standard_normal((stop - start, 5))
+        ids = np.tile(np.arange(stop - start), (stop - start, 2))[:, :5]
+        beaten = values.min(axis=1) - 1
+        nearest.absorb({"values": values, "ids": ids, "beaten": beaten}, [(start, stop)])
+        for row in range(start, stop):
+            of_row = zip(values[row - start], ids[row - start] + start, strict=True)
+            seen[row] += [(float(value), int(other)) for value, other in of_row]
+    values, ids, beaten = nearest.candidates()
+    for row, every in enumerate(sorted(each, reverse=True) for each in seen):
+        assert sorted(zip(values[row].tolist(), ids[row].tolist(), strict=True), reverse=True) == every[:3]
+        assert beaten[row] == every[3][0]
 
 
 def test_sums_do_not_depend_on_who_pours(client):
