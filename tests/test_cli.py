@@ -145,7 +145,7 @@ def bad_files(folder):
         (["cosine", "words.npy"], "must be a matrix of numbers"),
         (["cosine", "nan.npy"], "not finite"),
         (["cosine", "line.npy"], "has the shape (5,)"),
-        (["cosine", "."], "it is a folder"),
+        (["cosine", "."], "cut.npy: the array claims the shape (3, 2) of float64"),
         (["cosine", "ones.npy", "--n", "2"], "--n is for sources"),
         (["cosine", "ones.npy", "--backend", "abacus"], "backend"),
         (["cosine", "ones.npy", "--precision", "float8"], "precision"),

@@ -206,7 +206,7 @@ ALLOWED = {
 
 HEAVY = [
     *("numba", "torch", "triton", "faiss", "matplotlib", "dask", "pandas", "scipy.stats"),
-    *("sklearn", "pyarrow", "h5py"),
+    *("sklearn", "pyarrow", "h5py", "fsspec", "zarr", "distributed"),
 ]
 
 

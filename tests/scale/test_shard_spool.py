@@ -122,11 +122,14 @@ def test_a_full_disk_is_told_and_nothing_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_errors_of_the_disk_are_not_called_full(tmp_path, monkeypatch):
-    def broken(*_):
+class Broken:
+    """A file on a disk that fails for another reason than being full."""
+
+    def write(self, _):
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(shard_spool, "_header", broken)
-    with pytest.raises(OSError, match="broken"):
-        open_shards(blocks(), spool=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+
+def test_other_errors_of_the_disk_are_not_called_full(tmp_path):
+    with pytest.raises(OSError, match="broken") as caught:
+        shard_spool._to_disk(Broken(), tmp_path, 0, memoryview(b"x"))
+    assert not isinstance(caught.value, InvalidInputError)

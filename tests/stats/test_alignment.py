@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import procrustes
 from scipy.stats import ortho_group
 
-from geomkit import rows
+from geomkit import blocks
 from geomkit.errors import InvalidInputError
 from geomkit.stats import alignment as module
 from geomkit.stats.alignment import METHODS, Alignment, alignment
@@ -96,8 +96,8 @@ def ranks_of(x, y, metric):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cka_is_that_of_its_definition(monkeypatch, backend, name):
     x, y = spaces(name)
-    for entries in (rows.BLOCK_ENTRIES, 50):
-        monkeypatch.setattr(rows, "BLOCK_ENTRIES", entries)
+    for entries in (blocks.BLOCK_ENTRIES, 50):
+        monkeypatch.setattr(blocks, "BLOCK_ENTRIES", entries)
         found = alignment(x, y, backend=backend)
         assert (found.method, found.n, found.d_x, found.d_y, found.k) == ("cka", 60, 7, 11, 0)
         assert (found.metric, found.backend, found.precision, found.chance) == ("", backend, "float64", 0.0)
@@ -194,8 +194,8 @@ def test_imbalance_is_that_of_counting(monkeypatch, backend, metric, name):
             x, y = np.round(x), np.round(2 * y)
     else:
         x, y = spaces(name)
-    for entries in (rows.BLOCK_ENTRIES, 150):
-        monkeypatch.setattr(rows, "BLOCK_ENTRIES", entries)
+    for entries in (blocks.BLOCK_ENTRIES, 150):
+        monkeypatch.setattr(blocks, "BLOCK_ENTRIES", entries)
         found = alignment(x, y, method="imbalance", metric=metric, backend=backend, threads=2)
         forth, back = (2 / 60 * each for each in (ranks_of(x, y, metric), ranks_of(y, x, metric)))
         assert_within([found.value, found.x_to_y], [forth.mean()] * 2, 1e-14)
@@ -360,7 +360,7 @@ def test_rows_too_wide_or_too_far_apart_are_refused(monkeypatch):
 
 
 def test_never_holds_all_pairs(monkeypatch):
-    monkeypatch.setattr(rows, "BLOCK_ENTRIES", 600)
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 600)
     seen, ranks = [], module._ranks
     monkeypatch.setattr(module, "_ranks", lambda x, y: seen.append(x.shape) or ranks(x, y))
     alignment(*spaces("gaussian"), method="imbalance", threads=1)
