@@ -171,9 +171,9 @@ def test_a_shard_that_breaks_is_named_by_whoever_reads_it(client, tmp_path, harm
 def test_each_worker_has_a_chain_of_its_own_and_helps_the_longest():
     from collections import deque
 
-    waiting, own = [deque([(0, "a"), (1, "a"), (2, "a")]), deque([(3, "b")])], {}
-    taken = [executors._next(address, waiting, own)[0] for address in ("one", "two", "one", "two")]
-    assert taken == [0, 3, 1, 2]
+    waiting, own = [deque([(0, "a"), (1, "a"), (2, "a"), (4, "a")]), deque([(3, "b")])], {}
+    taken = [executors._next(address, waiting, own)[0] for address in ("one", "two", "two", "one", "one")]
+    assert taken == [0, 3, 4, 1, 2]
     assert executors._next("two", waiting, own) is None
 
 

@@ -207,6 +207,8 @@ def test_one_run_at_a_time_has_a_folder(tmp_path):
         at_scale(rows(20), run=tmp_path)
     at_scale(rows(20), run=tmp_path).close()
     # Whatever fails after the folder was taken lets go of it.
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError) as refused:
         at_scale(rows(20), run=tmp_path, client="nobody")
+    # What the refusal still holds on to is not the folder.
+    assert refused.tb is not None
     at_scale(rows(20), run=tmp_path).close()
