@@ -5,7 +5,7 @@ to reducers. Everything else it does itself.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from geomkit.batches import Pair
     from geomkit.tiles import PairReducer, Tiles
 
-__all__ = ["Crew", "Portable"]
+__all__ = ["Crew", "Guided", "Portable"]
 
 
 class Portable(Protocol):
@@ -31,6 +31,17 @@ class Portable(Protocol):
 
     def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
         """Take in a state, whose rows are those of these spans, one after the other."""
+
+
+@runtime_checkable
+class Guided(Portable, Protocol):
+    """One whose work elsewhere is less for knowing what was found so far."""
+
+    def guide(self, spans: Sequence[tuple[int, int]]) -> dict[str, NDArray[Any]]:
+        """Return what to know of the rows of these spans, one after the other."""
+
+    def follow(self, guide: dict[str, NDArray[Any]]) -> None:
+        """Know it from now on; asked of one that has seen nothing yet."""
 
 
 class Crew(Protocol):

@@ -43,6 +43,7 @@ class Nearest:
         self.floor = memory.zeros((n,), self._kind, device) if floor is None else floor
         if floor is None:
             self.floor[:] = least
+        self.given: Any = None
         self.merged: list[Nearest] = []
         self.absorbed: _Absorbed | None = None
 
@@ -79,8 +80,9 @@ class Nearest:
             values.append(self._values(entries >> 32))
             taken = np.arange(entries.shape[1]) < lists[:, :1]
             ids.append(np.where(taken, entries & 0xFFFFFFFF, -1))
-        # Every floor was set by some list, which remembers it.
-        beaten = np.max([self._values(to_numpy(part.dropped)) for part in parts], axis=0)
+        # Every floor was set by some list, which remembers it, or was given.
+        floors = [part.dropped for part in parts] + ([] if self.given is None else [self.given])
+        beaten = np.max([self._values(to_numpy(each)) for each in floors], axis=0)
         return np.concatenate(values, axis=1), np.concatenate(ids, axis=1), beaten
 
     def recipe(self) -> Callable[[int], "Nearest"]:
@@ -116,6 +118,29 @@ class Nearest:
             for whole, best in zip(self.absorbed, _best(_Absorbed(values, others, beaten), self.keep), strict=True):
                 whole[rows] = best
             at += stop - start
+
+    def guide(self, spans: Sequence[tuple[int, int]]) -> dict[str, NDArray[Any]]:
+        """Return what the rows of these spans need not look below: their last candidate, once they have them all."""
+        n = sum(stop - start for start, stop in spans)
+        if self.absorbed is None:
+            return {"floor": np.full(n, -math.inf, np.float32)}
+        values, ids, _ = self.absorbed
+        # Values are those of keys, of float32 or narrower.
+        floors = [np.where(ids[a:b] < 0, -math.inf, values[a:b]).min(axis=1) for a, b in spans]
+        return {"floor": np.concatenate(floors).astype(np.float32)}
+
+    def follow(self, guide: dict[str, NDArray[Any]]) -> None:
+        """Leave out entries that do not exceed these floors, and say so."""
+        self.given = module(self.backend).zeros((self.n,), self._kind, self.device)
+        self.given[:] = self._keys(guide["floor"])
+        self.floor[:] = self.given
+
+    def _keys(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the keys of values that keys have; the least one for -inf."""
+        width = 8 * np.dtype(self._kind).itemsize
+        bits = values.view(np.int32).astype(np.int64) >> (32 - width)
+        keys = bits ^ ((bits >> 63) & (2 ** (width - 1) - 1))
+        return np.where(np.isneginf(values), np.iinfo(self._kind).min, keys).astype(self._kind)
 
     def _values(self, keys: NDArray[Any]) -> NDArray[np.float64]:
         """Values of keys; -inf for the least one, which is no entry's."""

@@ -324,6 +324,32 @@ def test_siblings_share_what_is_beaten(entries):
     assert first.candidates()[2][0] >= worst[0, 0]
 
 
+@pytest.mark.parametrize("keep", [1, 4, N - 2])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_one_that_is_guided_leaves_out_what_is_beaten_and_says_so(dtype, keep, entries):
+    def reduced(nearest):
+        for i, j in tiles(N, 6):
+            nearest.update(tile_of(Backend.CPU, entries[i, j], dtype), i, j)
+        return nearest
+
+    whole = Nearest(Backend.CPU, N, keep, dtype)
+    state = reduced(whole.recipe()(N)).state()
+    assert np.all(whole.guide([(0, N)])["floor"] == -np.inf)
+    whole.absorb(state, [(0, N)])
+    last = state["values"].min(axis=1)
+    assert np.array_equal(whole.guide([(6, N), (0, 6)])["floor"], np.roll(last, -6))
+    guided = whole.recipe()(N)
+    guided.follow(whole.guide([(0, N)]))
+    values, ids, beaten = reduced(guided).candidates()
+    assert np.all((ids >= 0).sum(axis=1) == keep - 1)
+    assert np.all(values[ids >= 0] > np.repeat(last, keep - 1))
+    assert np.array_equal(beaten, last)
+    # Where there is nothing to know, nothing is left out.
+    fresh = Nearest(Backend.CPU, N, keep, dtype)
+    fresh.follow({"floor": np.full(N, -np.inf, np.float32)})
+    assert all(np.array_equal(a, b) for a, b in zip(reduced(fresh).state().values(), state.values(), strict=True))
+
+
 def test_candidates_know_how_far_their_values_are_rounded():
     for dtype, share in (("bfloat16", 2.0**-8), ("float32", 0.0), ("float64", 2.0**-24)):
         assert Nearest(Backend.CPU, 4, 1, dtype).rounding == share

@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import geomkit
@@ -16,7 +17,7 @@ from geomkit.scale.tasks import Job
 from geomkit.stored import Stored
 from geomkit.threads import processors
 
-__all__ = ["Cluster", "Executor", "Here", "connected", "local_cluster"]
+__all__ = ["Cluster", "Executor", "Here", "Plan", "connected", "local_cluster"]
 
 AHEAD = 2
 """Tasks that a worker with one thread has at a time, so that it need not wait for the next."""
@@ -26,6 +27,20 @@ REFRESH = 2.0
 
 PATIENCE = 60.0
 """Seconds to wait for a first worker, or for one more when all are gone."""
+
+
+def _unchanged(task: Any) -> Any:
+    return task
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How tasks are handed out."""
+
+    chain: Callable[[Any], Any]
+    """Tasks for which this is equal use the same rows."""
+    order: Callable[[Any], Any] = _unchanged
+    """What is sent for a task, asked when its turn has come."""
 
 
 class Executor(Protocol):
@@ -38,7 +53,7 @@ class Executor(Protocol):
     def room(self, source: Stored) -> int:
         """Bytes of prepared rows that each worker may hold."""
 
-    def run(self, job: Job, tasks: Sequence[tuple[int, Any]], chain: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, job: Job, tasks: Sequence[tuple[int, Any]], plan: Plan) -> Iterator[tuple[int, Any]]:
         """Do numbered tasks, and give number and result of each as it is done; those of one chain to one worker."""
 
 
@@ -54,10 +69,10 @@ class Here:
         """Bytes that the source allows, or half of what is free."""
         return source.max_memory or max(free_memory() // 2, 2**20)
 
-    def run(self, job: Job, tasks: Sequence[tuple[int, Any]], chain: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:  # noqa: ARG002
+    def run(self, job: Job, tasks: Sequence[tuple[int, Any]], plan: Plan) -> Iterator[tuple[int, Any]]:
         """Do one after the other."""
         for number, task in tasks:
-            yield number, job(task, self._threads)
+            yield number, job(plan.order(task), self._threads)
 
 
 class Cluster:
@@ -107,26 +122,40 @@ class Cluster:
         """Bytes that the source allows, or a third of the least memory of a worker, or 1 GiB where none has a limit."""
         return source.max_memory or (self._limit // 3 if self._limit else 2**30)
 
-    def run(self, job: Job, tasks: Sequence[tuple[int, Any]], chain: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, job: Job, tasks: Sequence[tuple[int, Any]], plan: Plan) -> Iterator[tuple[int, Any]]:
         """Give each worker a chain of its own while there are some, and then the end of the longest."""
         from distributed import as_completed
 
         chains: dict[Any, deque[tuple[int, Any]]] = {}
         for number, task in tasks:
-            chains.setdefault(chain(task), deque()).append((number, task))
+            chains.setdefault(plan.chain(task), deque()).append((number, task))
         waiting, own = list(chains.values()), dict[str, deque[tuple[int, Any]]]()
         running: dict[Any, tuple[int, str]] = {}
         token = uuid.uuid4().hex
         with self._reached():
             travelling = self._send(job, token)
             done: Any = as_completed()
-            self._feed(done, running, waiting, own, travelling, token)
+
+            def feed() -> None:
+                for address, threads in self._idle(running):
+                    taken = _next(address, waiting, own)
+                    if taken is None:
+                        return
+                    number, task = taken
+                    future = self._client.submit(
+                        _do, travelling, plan.order(task), threads, geomkit.__version__,
+                        key=f"geomkit-{token}-{number}", pure=False, workers=[address], allow_other_workers=True,
+                    )  # fmt: skip
+                    running[future] = number, address
+                    done.add(future)
+
+            feed()
             while running:
                 future = next(done)
                 number, _ = running.pop(future)
                 result = self._result(future)
                 future.release()
-                self._feed(done, running, waiting, own, travelling, token)
+                feed()
                 yield number, result
 
     def _send(self, job: Job, token: str) -> Any:
@@ -141,25 +170,17 @@ class Cluster:
                 cloudpickle.loads, cloudpickle.dumps(job), key=f"geomkit-job-{token}", pure=False
             )
 
-    def _feed(self, done: Any, running: Any, waiting: list[Any], own: Any, job: Any, token: str) -> None:
-        """Give workers that have too little to do their next tasks."""
+    def _idle(self, running: dict[Any, tuple[int, str]]) -> list[tuple[str, int]]:
+        """Workers that have too little to do, with their threads; one with room for two stands there twice."""
         self._look()
         busy = dict.fromkeys(self._threads, 0)
         for _, address in running.values():
             busy[address] = busy.get(address, 0) + 1
-        for address, threads in self._threads.items():
-            while busy[address] < (AHEAD if threads == 1 else 1):
-                taken = _next(address, waiting, own)
-                if taken is None:
-                    return
-                number, task = taken
-                future = self._client.submit(
-                    _do, job, task, threads, geomkit.__version__, key=f"geomkit-{token}-{number}", pure=False,
-                    workers=[address], allow_other_workers=True,
-                )  # fmt: skip
-                running[future] = number, address
-                done.add(future)
-                busy[address] += 1
+        return [
+            (address, threads)
+            for address, threads in self._threads.items()
+            for _ in range((AHEAD if threads == 1 else 1) - busy[address])
+        ]
 
     def _look(self) -> None:
         """See which workers there are."""

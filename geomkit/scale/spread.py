@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 import geomkit
 from geomkit.arrays import Matrix
 from geomkit.batches import Pair
-from geomkit.crew import Portable
+from geomkit.crew import Guided, Portable
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
 from geomkit.panels import Span, panel_rows
-from geomkit.scale.executors import Cluster, Executor, Here
+from geomkit.scale.executors import Cluster, Executor, Here, Plan
 from geomkit.scale.run_folder import RunFolder, Stage
 from geomkit.scale.shards import Shards, open_shards
-from geomkit.scale.tasks import Blocks, Count, Poured, Pouring, State, Tree, spans_of, stripes
+from geomkit.scale.tasks import Blocks, Count, Poured, Pouring, State, Stripe, Tree, spans_of, stripes
 from geomkit.scores import Scores
 from geomkit.stored import Stored
 from geomkit.tiles import PairReducer, Tiles
@@ -167,7 +167,7 @@ class _Crew:
             rows = slice(mine[0][0], mine[-1][1])
             tasks.append((number, (mine, [each[rows] for each in by_row])))
         found: list[Any] = [None] * parts
-        for number, result in self._executor.run(Blocks(work), tasks, lambda task: task[0][0][0]):
+        for number, result in self._executor.run(Blocks(work), tasks, Plan(lambda task: task[0][0][0])):
             found[number] = result
         return [each for part in found for each in part]
 
@@ -190,7 +190,7 @@ class _Crew:
             tree.load(stage.state)
         left = [(number, task) for number, task in enumerate(tasks) if not done[number]]
         self._say("rows", int(done.sum()), len(tasks))
-        for number, found in self._executor.run(job, left, lambda task: task):
+        for number, found in self._executor.run(job, left, Plan(lambda task: task)):
             poured: Poured = found
             tree.add(number, poured.sums)
             norms[slice(*tasks[number])] = poured.norms
@@ -228,7 +228,8 @@ class _Crew:
                 each.absorb(_part(stage.state, number), [(0, rows.n)])
         left = [(number, task) for number, task in enumerate(tasks) if not done[number]]
         self._say("pairs", int(done.sum()), len(tasks))
-        for number, states in self._executor.run(job, left, lambda task: task.left):
+        plan = Plan(lambda task: task.left, lambda task: (task, _guides(portable, task)))
+        for number, states in self._executor.run(job, left, plan):
             for each, state in zip(portable, states, strict=True):
                 each.absorb(state, spans_of(tasks[number]))
             done[number] = True
@@ -275,6 +276,11 @@ def _settings(tiles: Tiles, recipes: Sequence[Any], size: int, chosen: dict[str,
         "kernel": tiles.kernel, "p": tiles.p, "size": size, "backend": rows.backend.value, "products": chosen,
         "reducers": kinds, "how": how, "digest": digest,
     }  # fmt: skip
+
+
+def _guides(reducers: Sequence[Portable], task: Stripe) -> list[State | None]:
+    spans = spans_of(task)
+    return [each.guide(spans) if isinstance(each, Guided) else None for each in reducers]
 
 
 def _joined(reducers: Sequence[Portable]) -> State:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geomkit.arrays import Matrix
 from geomkit.batches import Pair
 from geomkit.blocks import work_on
-from geomkit.crew import Portable
+from geomkit.crew import Guided, Portable
 from geomkit.gather import gather
 from geomkit.kernels import Backend, module
 from geomkit.pairs import sweep_panels
@@ -165,18 +165,22 @@ class Count:
     products: dict[str, str]
     """Which matrix products to use."""
 
-    def __call__(self, task: Stripe, threads: int) -> list[State]:
-        """Reduce one stripe: states of reducers over its rows, panel after panel."""
+    def __call__(self, task: tuple[Stripe, Sequence[State | None]], threads: int) -> list[State]:
+        """Reduce one stripe, guided by what was found so far: states of reducers over its rows, panel after panel."""
+        stripe, guides = task
         if self.products:
             module(self.tiles.rows.backend).adopt(self.products)
-        spans = spans_of(task)
+        spans = spans_of(stripe)
         local = [recipe(sum(stop - start for start, stop in spans)) for recipe in self.recipes]
+        for each, guide in zip(local, guides, strict=True):
+            if guide is not None and isinstance(each, Guided):
+                each.follow(guide)
         among: list[Any] = [_Among(each, spans) for each in local]
         with _HELD.of(self.token) as held:
-            pairs = [(task.left, right) for right in task.rights]
+            pairs = [(stripe.left, right) for right in stripe.rights]
             sweep_panels(self.tiles, among, pairs, threads=threads, size=self.size, held=held)
             # The next stripe most often has the same left panel.
-            for span in [span for span in held if span != task.left]:
+            for span in [span for span in held if span != stripe.left]:
                 del held[span]
         return [each.state() for each in local]
 

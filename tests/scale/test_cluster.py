@@ -11,7 +11,7 @@ import pytest
 import geomkit
 from geomkit.errors import ClusterError, InvalidInputError
 from geomkit.scale import executors
-from geomkit.scale.executors import Cluster, connected, local_cluster
+from geomkit.scale.executors import Cluster, Plan, connected, local_cluster
 from geomkit.scale.shards import open_shards
 from geomkit.scale.spread import at_scale
 
@@ -99,7 +99,7 @@ def test_a_worker_that_runs_out_of_memory_is_a_clear_error():
         with pytest.raises(
             ClusterError, match=r"most likely for want of memory: lower max_memory, or give workers more"
         ):
-            list(found.run(Greedy(), [(0, 0)], lambda task: task))
+            list(found.run(Greedy(), [(0, 0)], Plan(lambda task: task)))
 
 
 def test_a_scheduler_that_goes_is_a_clear_error_and_the_run_goes_on_later(tmp_path, counts):

@@ -51,8 +51,8 @@ class Stopping(Here):
         super().__init__(1)
         self.left, self.done = tasks, 0
 
-    def run(self, job, tasks, chain):
-        for number, result in super().run(job, tasks, chain):
+    def run(self, job, tasks, plan):
+        for number, result in super().run(job, tasks, plan):
             if self.left == 0:
                 raise StoppedError
             self.left -= 1
@@ -86,9 +86,9 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch, measure):
     assert done == every > 7
 
 
-def nothing_to_do(_, job, tasks, chain):
+def nothing_to_do(_, job, tasks, plan):
     assert callable(job)
-    assert callable(chain)
+    assert callable(plan.chain)
     assert tasks == []
     return iter(tasks)
 

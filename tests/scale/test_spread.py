@@ -111,6 +111,27 @@ def test_states_of_candidates_merge_to_the_best_and_say_what_was_beaten():
         assert beaten[row] == every[3][0]
 
 
+def test_tasks_are_told_what_was_found_before_them(workers, monkeypatch):
+    asked = []
+    guide = Nearest.guide
+
+    def listened(self, spans):
+        asked.append(guide(self, spans)["floor"])
+        return guide(self, spans)
+
+    followed = []
+    follow = Nearest.follow
+    monkeypatch.setattr(Nearest, "guide", listened)
+    monkeypatch.setattr(Nearest, "follow", lambda self, told: followed.append(told["floor"]) or follow(self, told))
+    x = rows()
+    found = geomkit.neighbors(at_scale(x, max_memory=2**18, **workers), k=3)
+    assert np.all(asked[0] == -np.inf)
+    assert np.all(np.isfinite(asked[-1]))
+    same(found, geomkit.neighbors(x, k=3))
+    if not workers:
+        assert all(np.array_equal(*each) for each in zip(followed, asked, strict=True))
+
+
 def test_sums_do_not_depend_on_who_pours(client):
     x = rows(40_000, 8)
     one, two = geomkit.moments(at_scale(x)), geomkit.moments(at_scale(x, client=client))
