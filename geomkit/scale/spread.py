@@ -1,7 +1,6 @@
 """Rows that others measure, or that are measured so that a run can be resumed: every measurement takes them."""
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,8 +19,9 @@ from geomkit.kernels import Backend, module
 from geomkit.panels import Span, panel_rows
 from geomkit.scale.executors import Cluster, Executor, Here, Plan
 from geomkit.scale.run_folder import RunFolder, Stage
+from geomkit.scale.schedule import Stripe, leaves, panel_cut, spans_of, stripes
 from geomkit.scale.shards import Shards, open_shards
-from geomkit.scale.tasks import Blocks, Count, Poured, Pouring, State, Stripe, Tree, spans_of, stripes
+from geomkit.scale.tasks import Blocks, Count, Poured, Pouring, State, Tree
 from geomkit.scores import Scores
 from geomkit.stored import Stored
 from geomkit.tiles import PairReducer, Tiles
@@ -30,10 +30,6 @@ __all__ = ["Progress", "Spread", "at_scale"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done ("rows" or "pairs"), how many tasks are, and of how many."""
-
-PAIRS_EACH = 8
-"""Pairs of panels that a worker gets to do in all, at least, so that none waits long for the others at the end."""
-
 
 class Spread(Stored):
     """Rows, and who measures them; made by `at_scale`. Closing it lets go of the run folder."""
@@ -177,7 +173,7 @@ class _Crew:
         """Pour leaves of a tree, and merge them two by two."""
         self._refuse_device(backend)
         job = Pouring(matrix, backend, drop, directed)
-        tasks = job.tasks()
+        tasks = leaves(matrix.n, matrix.d)
         stage = self._stage(
             "rows", {"tasks": tasks, "drop": drop, "directed": directed, "backend": backend.value}, matrix
         )
@@ -239,10 +235,8 @@ class _Crew:
 
     def _panel(self, rows: Any, size: int) -> tuple[int, int]:
         """Rows of a panel, and pairs of panels in a stripe."""
-        least = math.ceil(math.sqrt(2 * PAIRS_EACH * self._executor.workers))
-        fair = max(1, rows.n // (least * size)) * size
-        panel = min(panel_rows(rows, self._executor.room(self._source), size), fair)
-        return panel, max(1, math.ceil(rows.n / panel) // least)
+        most = panel_rows(rows, self._executor.room(self._source), size)
+        return panel_cut(rows.n, size, most, self._executor.workers)
 
     def _stage(self, what: str, settings: dict[str, Any], matrix: Matrix) -> Stage | None:
         if self._folder is None:

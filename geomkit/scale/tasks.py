@@ -4,7 +4,6 @@ A job says how, and travels once; a task says which rows. What a task returns do
 merged exactly: counts are the same for every number of workers, and after any number of them were lost.
 """
 
-import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,23 +20,13 @@ from geomkit.gather import gather
 from geomkit.kernels import Backend, module
 from geomkit.pairs import sweep_panels
 from geomkit.panels import Panel, Span
+from geomkit.scale.schedule import Stripe, spans_of
 from geomkit.stored import Window
 from geomkit.tiles import Tiles
 
-__all__ = ["Blocks", "Count", "Job", "Poured", "Pouring", "State", "Stripe", "Tree", "spans_of", "stripes"]
+__all__ = ["Blocks", "Count", "Job", "Poured", "Pouring", "State", "Tree"]
 
 State = dict[str, NDArray[Any]]
-
-LEAVES = 64
-"""Parts that the rows are poured in, at least, where there are rows enough, ..."""
-
-LEAF_ROWS = 2**13, 2**20
-"""... of which each has no fewer and, above so many leaves, no more rows than these."""
-
-
-SUMS_BYTES = 2**33
-"""Sums of all leaves, which come to one process, stay below this, if need be with fewer leaves."""
-
 
 class Job(Protocol):
     """Does tasks of one kind."""
@@ -87,13 +76,6 @@ class Pouring:
         )  # fmt: skip
         infinite, zero = ([start + row for row in rows] for rows in (invalid.infinite, invalid.zero))
         return Poured(pair.state(), infinite, zero, norms)
-
-    def tasks(self) -> list[Span]:
-        """Leaves of a tree whose shape depends on the number of rows alone, as sums do on its shape."""
-        n = self.matrix.n
-        room = max(8, SUMS_BYTES // (16 * self.matrix.d**2))
-        leaves = max(min(max(LEAVES, math.ceil(n / LEAF_ROWS[1])), room, n // LEAF_ROWS[0]), 1)
-        return [(n * k // leaves, n * (k + 1) // leaves) for k in range(leaves)]
 
 
 class Tree:
@@ -146,14 +128,6 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class Stripe:
-    """Pairs of one panel with some others at or after it."""
-
-    left: Span
-    rights: tuple[Span, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Count:
     """Feeds pairs of panels to reducers."""
 
@@ -183,19 +157,6 @@ class Count:
             for span in [span for span in held if span != stripe.left]:
                 del held[span]
         return [each.state() for each in local]
-
-
-def spans_of(task: Stripe) -> list[Span]:
-    """Panels of a stripe, each once."""
-    return list(dict.fromkeys((task.left, *task.rights)))
-
-
-def stripes(n: int, panel: int, most: int) -> list[Stripe]:
-    """Cut all pairs of panels into stripes of at most so many of them."""
-    spans = [(start, min(start + panel, n)) for start in range(0, n, panel)]
-    return [
-        Stripe(left, tuple(spans[j : j + most])) for i, left in enumerate(spans) for j in range(i, len(spans), most)
-    ]
 
 
 class _Among:

@@ -15,9 +15,10 @@ from geomkit.nearest import Nearest
 from geomkit.panels import row_bytes
 from geomkit.scale import spread as crew_of
 from geomkit.scale.executors import Here
+from geomkit.scale.schedule import PAIRS_EACH, leaves, spans_of, stripes
 from geomkit.scale.shards import open_shards
 from geomkit.scale.spread import at_scale
-from geomkit.scale.tasks import Pouring, Tree, spans_of, stripes
+from geomkit.scale.tasks import Pouring, Tree
 from tests.test_stored import MEASURES, same
 
 
@@ -151,16 +152,16 @@ def test_progress_counts_tasks():
 def test_a_tree_is_the_same_in_any_order():
     x = rows(70_000, 3)
     job = Pouring(as_matrix(open_shards(x)), Backend.CPU, drop=False, directed=True)
-    tasks = job.tasks()
+    tasks = leaves(*x.shape)
     assert len(tasks) == 8
     assert (tasks[0][0], tasks[-1][1]) == (0, 70_000)
-    for leaves in (tasks, tasks[:7], tasks[:5], tasks[:1]):
-        sums = [job(task, 1).sums for task in leaves]
+    for some in (tasks, tasks[:7], tasks[:5], tasks[:1]):
+        sums = [job(task, 1).sums for task in some]
         roots = []
         for seed in range(4):
-            tree = Tree(len(leaves), Backend.CPU)
-            for number in np.random.default_rng(seed).permutation(len(leaves)):
-                other = Tree(len(leaves), Backend.CPU)
+            tree = Tree(len(some), Backend.CPU)
+            for number in np.random.default_rng(seed).permutation(len(some)):
+                other = Tree(len(some), Backend.CPU)
                 # Written down and read again between any two.
                 other.load(tree.state())
                 tree = other
@@ -169,7 +170,7 @@ def test_a_tree_is_the_same_in_any_order():
         for each in roots[1:]:
             for name, value in roots[0].items():
                 np.testing.assert_array_equal(each[name], value)
-        assert roots[0]["plain_n"] == leaves[-1][1]
+        assert roots[0]["plain_n"] == some[-1][1]
 
 
 def test_sums_survive_being_written_down():
@@ -200,7 +201,7 @@ def test_a_panel_fits_into_the_room_and_gives_every_worker_enough_to_do():
     panel, most = crew._panel(scores, 768)
     assert panel % 768 == 0
     assert 3 * panel * row_bytes(scores) <= 2**20
-    assert len(stripes(50_000, panel, most)) >= 2 * crew_of.PAIRS_EACH
+    assert len(stripes(50_000, panel, most)) >= 2 * PAIRS_EACH
 
 
 def test_what_cannot_be_shared_out_is_refused():
