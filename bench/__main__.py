@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             runner.run(STUDIES[name], context, force=asked.force)
             if name in readme.BLOCKS and out == RESULTS:
-                readme.refresh(RESULTS.parent / "README.md", RESULTS / f"{name}.csv", name)
+                readme.refresh(RESULTS.parent, RESULTS, name)
     except (GeomkitError, OSError) as refused:
         print(f"bench: {' '.join(str(refused).split())}", file=sys.stderr)
         return 2

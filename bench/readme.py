@@ -1,6 +1,7 @@
-"""The tables of the README, written from results/speed.csv and results/gpu.csv and nothing else."""
+"""The tables of the README and of the pages in docs/, written from results/ and nothing else."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,9 @@ import pandas as pd
 START, END = "<!-- speed: written by `python -m bench`, from results/speed.csv -->", "<!-- end of speed -->"
 
 GPU_START, GPU_END = "<!-- gpu: written by `python -m bench`, from results/gpu.csv -->", "<!-- end of gpu -->"
+
+PLAN_START = "<!-- plan: written by `python -m bench`, from results/scale_plan.csv -->"
+PLAN_END = "<!-- end of plan -->"
 
 DIMS = (50, 128, 384, 768, 1536, 4096)
 """Columns: what of these was measured."""
@@ -84,19 +88,62 @@ def gpu(path: Path) -> str:
     return "\n".join(lines)
 
 
-BLOCKS: dict[str, tuple[str, str, Callable[[Path], str]]] = {
-    "speed": (START, END, lambda path: table(pd.read_csv(path))),
-    "gpu": (GPU_START, GPU_END, gpu),
+def plan(found: pd.DataFrame) -> str:
+    """Make the table of forecasts: a line a measurement and number of machines."""
+    lines = [
+        "| measurement | machines | workers | wall time | waits for | panels × rows | tasks | read in all | returned |",
+        "|---|---:|---:|---:|---|---:|---:|---:|---:|",
+    ]
+    for row in found.to_dict("records"):
+        panels = f"{row['panels']:,} × {row['panel_rows']:,}" if row["panels"] else "—"
+        lines.append(
+            f"| {row['measurement']} | {row['machines']:,} | {row['workers']:,} | {_wall(row['hours'])} "
+            f"| {row['bound']} | {panels} | {row['tasks']:,} "
+            f"| {_size(row['bytes_read'])} | {_size(row['bytes_returned'])} |"
+        )
+    return "\n".join(lines)
+
+
+def _wall(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:,.0f} days"
+    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.0f} min"
+
+
+def _size(count: float) -> str:
+    unit = next(unit for unit in (1e15, 1e12, 1e9, 0.0) if count >= unit)
+    return f"{count / (unit or 1e6):,.1f} {({1e15: 'PB', 1e12: 'TB', 1e9: 'GB', 0.0: 'MB'})[unit]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of a page that a study writes."""
+
+    page: str
+    """From the root of the project."""
+    start: str
+    end: str
+    """Marks."""
+    results: str
+    """The table in results/ that it is made from."""
+    written: Callable[[Path], str]
+
+
+BLOCKS = {
+    "speed": Block("README.md", START, END, "speed.csv", lambda path: table(pd.read_csv(path))),
+    "gpu": Block("README.md", GPU_START, GPU_END, "gpu.csv", gpu),
+    "scale": Block("docs/scale.md", PLAN_START, PLAN_END, "scale_plan.csv", lambda path: plan(pd.read_csv(path))),
 }
-"""Marks of each block, and what is written between them, by the study whose table it is made from."""
+"""What is written into pages, by the study whose table it is made from."""
 
 
-def refresh(readme: Path, results: Path, block: str = "speed") -> None:
-    """Put a table between its two marks."""
-    start, end, written = BLOCKS[block]
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(start)
-    after = rest.split(end)[1]
-    part = readme.with_suffix(".part")
-    part.write_text(f"{before}{start}\n{written(results)}\n{end}{after}", encoding="utf-8")
-    part.replace(readme)
+def refresh(root: Path, results: Path, study: str) -> None:
+    """Put a table between its two marks, in its page under `root`."""
+    block = BLOCKS[study]
+    page = root / block.page
+    before, rest = page.read_text(encoding="utf-8").split(block.start)
+    after = rest.split(block.end)[1]
+    part = page.with_suffix(".part")
+    written = block.written(results / block.results)
+    part.write_text(f"{before}{block.start}\n{written}\n{block.end}{after}", encoding="utf-8")
+    part.replace(page)

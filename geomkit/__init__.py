@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from geomkit.auditing.compare import Comparison as Comparison
     from geomkit.auditing.compare import compare as compare
     from geomkit.auditing.result import Audit as Audit
+    from geomkit.scale.sampled import Sampled as Sampled
+    from geomkit.scale.sampled import sampled as sampled
     from geomkit.scale.shards import Shards as Shards
     from geomkit.scale.shards import open_shards as open_shards
     from geomkit.scale.spread import at_scale as at_scale
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from geomkit.warming import Warmed as Warmed
     from geomkit.warming import warm as warm
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 _WHERE = {
     "Alignment": "geomkit.stats.alignment",
@@ -72,6 +74,7 @@ _WHERE = {
     "QueryFit": "geomkit.stats.query_fit",
     "QueryNeighbors": "geomkit.stats.queries",
     "SameLabelRate": "geomkit.stats.labels",
+    "Sampled": "geomkit.scale.sampled",
     "Spectrum": "geomkit.stats.spectrum",
     "SquaredDistanceStats": "geomkit.stats.squared_distance",
     "Survey": "geomkit.stats.survey",
@@ -97,6 +100,7 @@ _WHERE = {
     "probe": "geomkit.stats.probe",
     "query_fit": "geomkit.stats.query_fit",
     "same_label_rate": "geomkit.stats.labels",
+    "sampled": "geomkit.scale.sampled",
     "sources": "geomkit.sources",
     "spectrum": "geomkit.stats.spectrum",
     "spectrum_and_moments": "geomkit.stats.spectrum",

@@ -44,7 +44,7 @@ def test_refresh_changes_the_table_alone(tmp_path):
     rows = [row | {"statistic": name, "beside": beside, "value": value} for name, beside, value in found]
     pd.DataFrame(rows).to_csv(speed, index=False)
 
-    readme.refresh(page, speed)
+    readme.refresh(tmp_path, tmp_path, "speed")
 
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
@@ -56,3 +56,23 @@ def test_refresh_changes_the_table_alone(tmp_path):
 def test_what_it_says_of_gpus_is_what_results_say():
     shown = TEXT.split(readme.GPU_START)[1].split(readme.GPU_END)[0].strip()
     assert shown == readme.gpu(ROOT / "results" / "gpu.csv")
+
+
+def test_the_page_on_scale_shows_the_plan_that_was_forecast():
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    shown = text.split(readme.PLAN_START)[1].split(readme.PLAN_END)[0].strip()
+    assert shown == readme.plan(pd.read_csv(ROOT / "results" / "scale_plan.csv"))
+
+
+def test_a_plan_is_told_in_units_that_fit():
+    row = {
+        "measurement": "neighbors", "machines": 1000, "workers": 2000, "hours": 1.25, "bound": "network",
+        "panels": 17, "panel_rows": 7680, "tasks": 20, "bytes_read": 2.5e15, "bytes_returned": 3e9,
+    }  # fmt: skip
+    lines = readme.plan(pd.DataFrame([row, row | {"hours": 100.0, "panels": 0}, row | {"hours": 0.1}])).splitlines()
+    assert len(lines) == 5
+    assert lines[2] == "| neighbors | 1,000 | 2,000 | 1.2 h | network | 17 × 7,680 | 20 | 2.5 PB | 3.0 GB |"
+    assert [line.split(" | ")[3] for line in lines[3:]] == ["4 days", "6 min"]
+    assert lines[3].split(" | ")[5] == "—"
+    tiny = readme.plan(pd.DataFrame([row | {"hours": 48.0, "bytes_read": 5e12, "bytes_returned": 20_000}]))
+    assert tiny.splitlines()[2].endswith("| 2 days | network | 17 × 7,680 | 20 | 5.0 TB | 0.0 MB |")

@@ -14,6 +14,7 @@ from bench.studies import (
     lookup,
     roofline,
     sae,
+    scale,
     separability,
     speed,
     speed_figure,
@@ -38,6 +39,7 @@ _ALL = (
     sae.STUDY,
     interpret.STUDY,
     lookup.STUDY,
+    scale.STUDY,
     # Reads the tables of others.
     claims.STUDY,
 )

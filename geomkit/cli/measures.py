@@ -19,6 +19,7 @@ from geomkit.cli.options import (
     devices,
     show,
 )
+from geomkit.cli.sample import Blocks, Confidence, NoMoments, Sample, check, show_sampled
 from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
 from geomkit.errors import InvalidInputError
 
@@ -42,12 +43,33 @@ def cosine(
     scheduler: Scheduler = None,
     run: Run = None,
     max_memory: MaxMemory = None,
+    sample: Sample = None,
+    blocks: Blocks = None,
+    confidence: Confidence = None,
+    no_moments: NoMoments = False,
     as_json: AsJson = False,
 ) -> None:
     """Distribution of cosine similarity over all distinct pairs of rows."""
     from geomkit.stats.cosine import cosine_stats
 
+    check(sample, blocks=blocks, confidence=confidence, no_moments=no_moments, backend=backend, device=device)
     with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+        if sample is not None:
+            show_sampled(
+                given.vectors,
+                sample,
+                metric="cosine",
+                source=source,
+                seed=seed,
+                blocks=blocks,
+                confidence=confidence,
+                no_moments=no_moments,
+                precision=precision,
+                on_invalid=on_invalid,
+                threads=threads,
+                as_json=as_json,
+            )
+            return
         found = cosine_stats(
             given.vectors,
             backend=backend,
@@ -109,12 +131,36 @@ def concentration(
     scheduler: Scheduler = None,
     run: Run = None,
     max_memory: MaxMemory = None,
+    sample: Sample = None,
+    blocks: Blocks = None,
+    confidence: Confidence = None,
+    no_moments: NoMoments = False,
     as_json: AsJson = False,
 ) -> None:
     """How far distances between rows concentrate around their mean."""
     from geomkit.stats.concentration import concentration as measure
 
+    check(sample, blocks=blocks, confidence=confidence, no_moments=no_moments, backend=backend, device=device)
+    if sample is not None and p != 2:
+        msg = f"--p must be 2 with --sample, which measures squared Euclidean distance; got {p:g}"
+        raise InvalidInputError(msg)
     with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+        if sample is not None:
+            show_sampled(
+                given.vectors,
+                sample,
+                metric="squared_distance",
+                source=source,
+                seed=seed,
+                blocks=blocks,
+                confidence=confidence,
+                no_moments=no_moments,
+                precision=precision,
+                on_invalid=on_invalid,
+                threads=threads,
+                as_json=as_json,
+            )
+            return
         found = measure(
             given.vectors,
             p=p,

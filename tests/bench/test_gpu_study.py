@@ -203,7 +203,7 @@ def measured(statistic, value, d=768, *, beside="", rows="bfloat16", kernel="cos
 def test_the_readme_has_a_table_where_one_was_measured_and_a_sentence_where_none_was(tmp_path):
     page, path = tmp_path / "README.md", tmp_path / "gpu.csv"
     page.write_text(f"before\n{readme.GPU_START}\nold\n{readme.GPU_END}\nafter\n")
-    readme.refresh(page, path, "gpu")
+    readme.refresh(tmp_path, tmp_path, "gpu")
     text = page.read_text()
     assert "GPU: not measured" in text
     assert "results/roofline.md" in text
@@ -221,7 +221,7 @@ def test_the_readme_has_a_table_where_one_was_measured_and_a_sentence_where_none
         measured("million_pairs_per_second", 666.0, d=63),
     ]
     pd.DataFrame(rows).to_csv(path, index=False)
-    readme.refresh(page, path, "gpu")
+    readme.refresh(tmp_path, tmp_path, "gpu")
     lines = page.read_text().splitlines()
     assert lines[0] == "before"
     assert lines[-1] == "after"

@@ -1,4 +1,4 @@
-"""Every study on meaning, in its quick form, on the real model and texts: what `python -m bench NAME --quick` does."""
+"""Studies in their quick form, on the real model and texts: what `python -m bench NAME --quick` does."""
 
 import pandas as pd
 import pytest
@@ -14,6 +14,7 @@ TABLES = {
     "sae": ("sae.csv", "value"),
     "lookup": ("lookup.csv", "ratio"),
     "interpret": ("interpret.csv", "value"),
+    "scale": ("scale.csv", "rows_per_second"),
 }
 """The table that each writes first, and a column of it."""
 

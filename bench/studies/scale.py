@@ -1,0 +1,285 @@
+"""How measurements grow with rows and workers, in how much memory; and a cost model, held against larger runs."""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import geomkit
+from bench.generated import generated
+from bench.peak_memory import PeakMemory
+from bench.runner import Context, Study
+from geomkit.report.scale import finding, scale
+from geomkit.scale.cost import MEASUREMENTS, Job, Machines, Rates, Run, fit
+from geomkit.scale.executors import local_cluster
+from geomkit.scale.sampled import sampled
+from geomkit.scale.spread import at_scale
+from geomkit.stats.moments import Moments
+
+MEMORY = 2**28
+"""Bytes of prepared rows that a worker may hold, in every run here."""
+
+ROUNDS = 3
+
+POINTS, POINTS_QUICK = 4000, 300
+"""Rows whose pairs stand for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Shapes (n, d) of what is measured."""
+
+    grown: tuple[tuple[int, int], ...]
+    """Generated on the fly: moments exact, distribution sampled."""
+    fitted: dict[str, tuple[tuple[int, int], ...]]
+    """For the cost model, with one and with two workers."""
+    held_out: dict[str, tuple[tuple[int, int], ...]]
+    """Larger than those; with two workers."""
+    shared: dict[str, tuple[int, int]]
+    """For efficiency: the plain call in one thread, beside one and two workers."""
+
+
+_PAIRS = ((12_000, 128), (20_000, 128), (32_000, 128), (12_000, 768), (20_000, 768), (32_000, 768))
+_PAIRS_QUICK = ((1_600, 16), (3_200, 16), (1_600, 64), (3_200, 64))
+
+FULL = Sizes(
+    grown=((100_000, 128), (1_000_000, 128), (10_000_000, 128), (100_000, 768), (1_000_000, 768)),
+    fitted={
+        "moments": ((65_536, 128), (262_144, 128), (786_432, 128), (65_536, 768), (131_072, 768), (262_144, 768)),
+        "cosine_stats": _PAIRS,
+        "neighbors": _PAIRS,
+    },
+    held_out={
+        "moments": ((10_000_000, 128), (1_000_000, 768)),
+        "cosine_stats": ((64_000, 768), (128_000, 128)),
+        "neighbors": ((64_000, 768), (128_000, 128)),
+    },
+    shared={"moments": (1_000_000, 128), "cosine_stats": (48_000, 768), "neighbors": (48_000, 768)},
+)
+
+QUICK = Sizes(
+    grown=((20_000, 16), (40_000, 16)),
+    fitted={"moments": ((16_384, 16), (32_768, 16), (16_384, 64)), "cosine_stats": _PAIRS_QUICK},
+    held_out={"moments": ((65_536, 16),), "cosine_stats": ((6_400, 64),)},
+    shared={"cosine_stats": (3_000, 64)},
+)
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "moments": geomkit.moments,
+    "cosine_stats": geomkit.cosine_stats,
+    "neighbors": lambda x, **how: geomkit.neighbors(x, 10, **how),
+}
+
+PLANNED = 10**9, 1024
+"""Rows and columns that are planned for, ..."""
+
+MACHINES = 1, 10, 100, 1000
+"""... on so many machines, ..."""
+
+WORKER_MEMORY = 2**33
+"""... with so many bytes of prepared rows for each worker ..."""
+
+NETWORK = 1.25e9
+"""... and so many bytes a second into each: 10 Gbit/s."""
+
+
+def run(context: Context) -> None:
+    """Measure growth, workers and the cost model; write scale.csv and its companions, and the figure."""
+    sizes = QUICK if context.quick else FULL
+    with Bench(context.seed) as bench:
+        grown = grow(bench, sizes, context)
+        shared = share(bench, sizes, context)
+        rates, model = learn(bench, sizes, context)
+    context.table("scale.csv", grown)
+    context.table("scale_workers.csv", shared)
+    context.table("scale_rates.csv", pd.DataFrame([each.to_dict() for each in rates.values()]))
+    context.table("scale_model.csv", model)
+    context.table("scale_plan.csv", plan(rates))
+    context.figure("scale", scale(grown, shared, model))
+    context.say(finding(grown, shared, model).replace("\n", "; "))
+
+
+class Bench:
+    """Clusters of one and of two workers, and a place for memory maps; closes them."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        import distributed
+
+        # It tells of every step of every worker, unless it is told after it was imported.
+        logging.getLogger(distributed.__name__).setLevel(logging.WARNING)
+        self._folder = Path(self._opened.enter_context(tempfile.TemporaryDirectory()))
+        self.clients = {many: self._opened.enter_context(local_cluster(many, dashboard=False)) for many in (1, 2)}
+        self.pids = {many: list(client.run(os.getpid).values()) for many, client in self.clients.items()}
+        # Compiled code is loaded when it is first called.
+        for client in self.clients.values():
+            for call in CALLS.values():
+                with at_scale(generated(20_000, 16, 0, 2**20), client=client) as rows:
+                    call(rows)
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._opened.close()
+
+    def rows(self, measurement: str, shape: tuple[int, int]) -> Any:
+        """Rows of a shape: for moments drawn when read, for pairs, whose panels are read again and again, mapped."""
+        if measurement == "moments":
+            return generated(*shape, self.seed, MEMORY)
+        path = self._folder / "{}x{}.npy".format(*shape)
+        if not path.exists():
+            np.save(path, generated(*shape, self.seed).read(0, shape[0]))
+        return geomkit.open_shards(path, max_memory=MEMORY)
+
+    def timed(self, measurement: str, rows: Any, workers: int) -> tuple[float, Any]:
+        """Seconds of one call by so many workers, 0 for a plain call in one thread; and what it found."""
+        start = time.perf_counter()
+        if workers:
+            with at_scale(rows, client=self.clients[workers]) as spread:
+                found = CALLS[measurement](spread)
+        else:
+            found = CALLS[measurement](rows, threads=1)
+        return time.perf_counter() - start, found
+
+
+def grow(bench: Bench, sizes: Sizes, context: Context) -> pd.DataFrame:
+    """Measure generated rows with two workers: moments of all, and the distribution of cosine from some points."""
+    rows = []
+    points = POINTS_QUICK if context.quick else POINTS
+    for n, d in tqdm(sizes.grown, desc="rows", unit="shape", disable=None):
+        data = generated(n, d, context.seed, MEMORY)
+        with at_scale(data, client=bench.clients[2]) as spread:
+            crew: Any = spread.crew
+            crew.each_block([(0, 1), (1, 2)], _Draw(data), ())
+            start = time.perf_counter()
+            crew.each_block([(at, min(at + 2**16, n)) for at in range(0, n, 2**16)], _Draw(data), ())
+            drawing = time.perf_counter() - start
+        with PeakMemory(bench.pids[2]) as memory:
+            seconds, moments = bench.timed("moments", data, 2)
+        start = time.perf_counter()
+        found = sampled(data, points, seed=context.seed, moments=moments)
+        sampling = time.perf_counter() - start
+        took = {"seconds": seconds, "drawing_seconds": drawing, "sampling_seconds": sampling}
+        rows += [_grown(moments, found[name], points, took, memory) for name in _SHOWN]
+    return pd.DataFrame(rows)
+
+
+_SHOWN = ("mean", "std", "fraction_within_0.1", "quantile_0.01", "quantile_0.5", "quantile_0.99")
+
+
+class _Draw:
+    """Reads a block, and does nothing with it."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __call__(self, start: int, stop: int) -> int:
+        """Draw some rows."""
+        return len(self.rows.read(start, stop))
+
+
+def _grown(moments: Moments, found: Any, points: int, took: dict[str, float], memory: PeakMemory) -> dict[str, Any]:
+    return {
+        "n": moments.n, "d": moments.d, "statistic": found.statistic, "value": found.value, "se": found.se,
+        "low": found.low, "high": found.high, "null_mean": found.null_mean, "z": found.z, "control": found.control,
+        "sampled": 0 if found.control == "exact" else points, "workers": len(memory.peak), **took,
+        "rows_per_second": moments.n / took["seconds"], "worker_bytes_before": max(memory.before.values()),
+        "worker_bytes": max(memory.peak.values()), "matrix_bytes": moments.n * moments.d * 4,
+    }  # fmt: skip
+
+
+def share(bench: Bench, sizes: Sizes, context: Context) -> pd.DataFrame:
+    """Time the plain call in one thread beside one and two workers, in turn."""
+    rows = []
+    for measurement, shape in tqdm(sizes.shared.items(), desc="workers", unit="measurement", disable=None):
+        data = bench.rows(measurement, shape)
+        took = {workers: list[float]() for workers in (0, 1, 2)}
+        for at in range(1 if context.quick else ROUNDS):
+            for turn in range(3):
+                workers = (at + turn) % 3
+                took[workers].append(bench.timed(measurement, data, workers)[0])
+        for workers, seconds in took.items():
+            for beside, other in took.items():
+                if workers != beside:
+                    ratios = [a / b for a, b in zip(other, seconds, strict=True)]
+                    rows.append(
+                        {
+                            "measurement": measurement, "n": shape[0], "d": shape[1], "workers": workers,
+                            "seconds": median(seconds), "beside": beside, "times_as_fast": median(ratios),
+                            "low": min(ratios), "high": max(ratios), "rounds": len(seconds),
+                        }
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def learn(bench: Bench, sizes: Sizes, context: Context) -> tuple[dict[str, Rates], pd.DataFrame]:
+    """Fit the cost model to small runs, and hold it against larger ones."""
+    rates, rows = dict[str, Rates](), list[dict[str, Any]]()
+    rounds = 1 if context.quick else ROUNDS
+    for measurement, shapes in tqdm(sizes.fitted.items(), desc="model", unit="measurement", disable=None):
+        small = [(shape, workers) for shape in shapes for workers in (1, 2)]
+        runs = _timed(bench, measurement, small, rounds)
+        rates[measurement] = fit(runs)
+        held = _timed(bench, measurement, [(shape, 2) for shape in sizes.held_out[measurement]], 1)
+        for each, is_held in [*((each, False) for each in runs), *((each, True) for each in held)]:
+            told = rates[measurement].forecast(each.job, each.machines)
+            rows.append(
+                {
+                    "measurement": measurement, "n": each.job.n, "d": each.job.d, "workers": each.machines.workers,
+                    "held_out": is_held, "seconds": each.seconds, "predicted_seconds": told.seconds,
+                    "relative_error": told.seconds / each.seconds - 1, "bytes_read": told.demand.bytes_read,
+                    "bytes_returned": told.demand.bytes_returned, "panel_rows": told.demand.panel_rows,
+                    "tasks": told.demand.stripes or told.demand.leaves, "bytes_held": told.demand.bytes_held,
+                }
+            )  # fmt: skip
+    return rates, pd.DataFrame(rows)
+
+
+def _timed(bench: Bench, measurement: str, cases: Sequence[tuple[tuple[int, int], int]], rounds: int) -> list[Run]:
+    """Time cases in turn, and take medians."""
+    took = [list[float]() for _ in cases]
+    for _ in range(rounds):
+        for seconds, (shape, workers) in zip(took, cases, strict=True):
+            seconds.append(bench.timed(measurement, bench.rows(measurement, shape), workers)[0])
+    return [
+        Run(Job(measurement, *shape), Machines(workers=workers, memory=MEMORY), median(seconds))
+        for seconds, (shape, workers) in zip(took, cases, strict=True)
+    ]
+
+
+def plan(rates: dict[str, Rates]) -> pd.DataFrame:
+    """Forecast what is far out of reach here."""
+    rows = []
+    for measurement in MEASUREMENTS:
+        if measurement not in rates:
+            continue
+        for machines in MACHINES:
+            cluster = Machines(machines, 2, WORKER_MEMORY, NETWORK)
+            told = rates[measurement].forecast(Job(measurement, *PLANNED), cluster)
+            rows.append(
+                {
+                    "measurement": measurement, "n": PLANNED[0], "d": PLANNED[1], "machines": machines,
+                    "workers": cluster.all, "hours": told.hours, "compute_hours": told.compute_seconds / 3600,
+                    "transfer_hours": told.transfer_seconds / 3600, "bound": told.bound,
+                    "panel_rows": told.demand.panel_rows, "panels": told.demand.panels,
+                    "tasks": told.demand.stripes or told.demand.leaves, "bytes_read": told.demand.bytes_read,
+                    "bytes_returned": told.demand.bytes_returned, "bytes_held": told.demand.bytes_held,
+                    "network": NETWORK,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+STUDY = Study("scale", "throughput against rows, efficiency against workers, memory, and a cost model", run)

@@ -1,0 +1,104 @@
+"""The study `scale`: rows drawn when read, the memory of a process, the plan, and what the figure says."""
+
+import copy
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import geomkit
+from bench.generated import generated
+from bench.peak_memory import PeakMemory, private_bytes
+from bench.studies.scale import MACHINES, NETWORK, PLANNED, plan
+from geomkit.report.figures import save
+from geomkit.report.scale import finding, scale
+from geomkit.scale.cost import Rates
+
+
+def test_generated_rows_are_the_same_however_they_are_read():
+    rows = generated(20_000, 6, 3)
+    whole = rows.read(0, 20_000)
+    assert whole.dtype == np.float32
+    assert np.array_equal(copy.deepcopy(rows).read(8_000, 9_000), whole[8_000:9_000])
+    assert np.array_equal(rows.take(np.array([19_999, 3, 8_192])), whole[[19_999, 3, 8_192]])
+    assert not np.array_equal(whole[:8192], whole[8192 : 2 * 8192])
+    assert not np.array_equal(generated(20_000, 6, 4).read(0, 9), whole[:9])
+    assert rows.identity == generated(20_000, 6, 3).identity != generated(20_000, 6, 4).identity
+    assert np.allclose(whole.mean(axis=0), 0.25, atol=6 * 1.5 / np.sqrt(20_000))
+    assert np.allclose(whole.std(axis=0), np.linspace(0.5, 1.5, 6), rtol=0.03)
+    assert geomkit.moments(rows).n == 20_000
+
+
+def test_the_peak_is_seen_after_it_is_over():
+    size = 2**27
+    with PeakMemory([os.getpid()]) as memory:
+        held = np.ones(size, np.uint8)
+        for _ in range(5):
+            held += 1
+        del held
+    grown = memory.peak[os.getpid()] - memory.before[os.getpid()]
+    assert 0.9 * size < grown < 2 * size
+    assert private_bytes(os.getpid()) < memory.peak[os.getpid()] - size / 2
+
+
+def test_a_process_that_is_none_is_an_error():
+    with pytest.raises(OSError, match="4194305"):
+        private_bytes(4_194_305)
+
+
+def test_what_is_planned_takes_less_time_on_more_machines():
+    rates = {
+        "moments": Rates("moments", 0.2, 3e-9, 2e-11, 1e-9, 0.0, 0.0, 0.1, 0.0, 9),
+        "cosine_stats": Rates("cosine_stats", 0.5, 2e-9, 1e-11, 0.0, 2e-11, 3e-9, 0.2, 0.0, 9),
+    }
+    found = plan(rates)
+    assert found.machines.tolist() == [*MACHINES, *MACHINES]
+    assert set(found.n) == {PLANNED[0]}
+    for _, mine in found.groupby("measurement"):
+        assert mine.compute_hours.is_monotonic_decreasing
+        assert np.array_equal(mine.hours, np.maximum(mine.compute_hours, mine.transfer_hours))
+    pairs = found[found.measurement == "cosine_stats"].iloc[-1]
+    work = PLANNED[0] * (PLANNED[0] - 1) / 2 * (PLANNED[1] * 2e-11 + 3e-9)
+    assert pairs.compute_hours == pytest.approx(1.2 * work / 2000 / 3600, rel=0.01)
+    assert pairs.transfer_hours == pytest.approx(pairs.bytes_read / 1000 / NETWORK / 3600)
+
+
+GROWN = pd.DataFrame(
+    {
+        "n": [10**6, 10**6, 10**7], "d": [768, 768, 128], "statistic": ["mean", "std", "mean"], "workers": 2,
+        "seconds": [30.0, 30.0, 21.0], "rows_per_second": [1e6 / 30] * 2 + [1e7 / 21], "drawing_seconds": [5.0] * 3,
+        "worker_bytes": [2.5e8, 2.5e8, 3.125e8], "matrix_bytes": [3.072e9, 3.072e9, 5.12e9],
+    }
+)  # fmt: skip
+
+SHARED = pd.DataFrame(
+    {
+        "measurement": "moments", "n": 1000, "d": 8, "workers": [1, 2, 0], "beside": [0, 1, 1],
+        "times_as_fast": [0.95, 1.85, 1.05], "low": [0.9, 1.8, 1.0], "high": [1.0, 1.9, 1.1],
+    }
+)  # fmt: skip
+
+MODEL = pd.DataFrame(
+    {
+        "measurement": "moments", "seconds": [1.0, 2.0, 10.0, 20.0], "predicted_seconds": [1.0, 1.0, 9.0, 23.0],
+        "held_out": [False, False, True, True], "relative_error": [0.0, -0.5, -0.1, 0.15],
+    }
+)  # fmt: skip
+
+
+def test_the_finding_tells_of_the_largest_matrix_and_the_worst_forecast():
+    lines = finding(GROWN, SHARED, MODEL).splitlines()
+    assert lines[0] == "Moments of 10,000,000 × 128 (5.1 GB) exactly in 21 s; a worker takes 312 MB at most"
+    assert lines[1] == "Two workers over one: moments 1.85×"
+    assert lines[2] == "Held-out runs are predicted within 15 % (2 of them)"
+
+
+def test_the_figure_shows_every_shape_and_every_held_out_run(tmp_path):
+    figure = scale(GROWN, SHARED, MODEL)
+    labels = [axes.get_legend_handles_labels()[1] for axes in figure.axes]
+    assert {"moments, 128 dimensions", "moments, 768 dimensions"} <= set(labels[0])
+    assert "moments, held out" in labels[3]
+    assert figure._suptitle.get_text() == finding(GROWN, SHARED, MODEL)
+    save(figure, tmp_path / "scale.png", "png")
+    assert (tmp_path / "scale.png").stat().st_size > 10_000
