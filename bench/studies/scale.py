@@ -29,7 +29,8 @@ from geomkit.stats.moments import Moments
 MEMORY = 2**28
 """Bytes of prepared rows that a worker may hold, in every run here."""
 
-ROUNDS = 3
+ROUNDS, FITTED_ROUNDS = 3, 2
+"""Timings of each case; medians are taken."""
 
 POINTS, POINTS_QUICK = 4000, 300
 """Rows whose pairs stand for all."""
@@ -49,7 +50,7 @@ class Sizes:
     """For efficiency: the plain call in one thread, beside one and two workers."""
 
 
-_PAIRS = ((12_000, 128), (20_000, 128), (32_000, 128), (12_000, 768), (20_000, 768), (32_000, 768))
+_PAIRS = ((16_000, 128), (32_000, 128), (64_000, 128), (12_000, 768), (20_000, 768), (32_000, 768))
 _PAIRS_QUICK = ((1_600, 16), (3_200, 16), (1_600, 64), (3_200, 64))
 
 FULL = Sizes(
@@ -227,7 +228,7 @@ def share(bench: Bench, sizes: Sizes, context: Context) -> pd.DataFrame:
 def learn(bench: Bench, sizes: Sizes, context: Context) -> tuple[dict[str, Rates], pd.DataFrame]:
     """Fit the cost model to small runs, and hold it against larger ones."""
     rates, rows = dict[str, Rates](), list[dict[str, Any]]()
-    rounds = 1 if context.quick else ROUNDS
+    rounds = 1 if context.quick else FITTED_ROUNDS
     for measurement, shapes in tqdm(sizes.fitted.items(), desc="model", unit="measurement", disable=None):
         small = [(shape, workers) for shape in shapes for workers in (1, 2)]
         runs = _timed(bench, measurement, small, rounds)

@@ -52,6 +52,13 @@ class Job:
         return 0 if self.measurement == "moments" else self.n * (self.n - 1) // 2
 
     @property
+    def candidates(self) -> float:
+        """How many become one of the best so far of their row: of rows in any order, k (1 + ln(n / k)) each."""
+        if self.measurement != "neighbors":
+            return 0.0
+        return self.n * self.kept * (1 + math.log(self.n / self.kept))
+
+    @property
     def kept(self) -> int:
         """Candidates that are kept of each row, as `geomkit.neighbors` does in float32."""
         return min(self.k + self.k // 8 + 2, self.n - 1)
@@ -175,6 +182,8 @@ class Rates:
     """For each pair of rows and column."""
     pair: float
     """For each pair of rows."""
+    candidate: float
+    """For each candidate that enters the list of a row, of which there are `Job.candidates`."""
     contention: float
     """By what share each further worker of the same machine slows all of them down."""
     error: float
@@ -194,7 +203,7 @@ class Rates:
             msg = f"job must be of {self.measurement}, of which these rates are; got {job.measurement!r}"
             raise InvalidInputError(msg)
         demand = Demand.of(job, machines)
-        rates = np.array([self.fixed, self.number, self.square, self.merge, self.product, self.pair])
+        rates = np.array([self.fixed, self.number, self.square, self.merge, self.product, self.pair, self.candidate])
         compute = float(_terms(job, machines, self.contention) @ rates)
         each = demand.bytes_read / machines.machines
         transfer = max(each, demand.bytes_returned) / machines.network
@@ -213,7 +222,8 @@ def _terms(job: Job, machines: Machines, contention: float) -> NDArray[np.float6
     # Of a sum over rows there is no more to share than leaves.
     poured = share * math.ceil(parts / machines.all) * machines.all / parts
     squares, merges = numbers * job.d * poured, parts * float(job.d) ** 2
-    return np.array([1.0, numbers * poured, squares, merges, pairs * job.d * share, pairs * share])
+    shared = np.array([pairs * job.d, pairs, job.candidates]) * share
+    return np.array([1.0, numbers * poured, squares, merges, *shared])
 
 
 def fit(runs: Sequence[Run]) -> Rates:
@@ -236,8 +246,9 @@ def fit(runs: Sequence[Run]) -> Rates:
 
     Notes
     -----
-    The schedule is known, so what is fitted is time for each number, product, pair and merge alone. Contention is found
-    by minimising what is left over, between 0 (workers do not notice each other) and 1 (two take as long as one).
+    The schedule is known, so what is fitted is time for each number, product, pair, candidate and merge alone.
+    Contention is found by minimising what is left over, between 0 (workers do not notice each other) and 1 (two take as
+    long as one).
     """
     kinds = {run.job.measurement for run in runs}
     if len(runs) < 4 or len(kinds) != 1:
@@ -261,8 +272,10 @@ def fit(runs: Sequence[Run]) -> Rates:
     rates, _ = solved(contention)
     told = np.array([_terms(run.job, run.machines, contention) for run in runs]) @ rates
     error = float(np.abs(told / seconds - 1).max())
-    fixed, number, square, merge, product, pair = rates.tolist()
-    return Rates(kinds.pop(), fixed, number, square, merge, product, pair, contention, error, len(runs))
+    fixed, number, square, merge, product, pair, candidate = rates.tolist()
+    return Rates(
+        kinds.pop(), fixed, number, square, merge, product, pair, candidate, contention, error, len(runs)
+    )  # fmt: skip
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:

@@ -31,6 +31,7 @@ __all__ = ["Progress", "Spread", "at_scale"]
 Progress = Callable[[str, int, int], None]
 """Called with what is done ("rows" or "pairs"), how many tasks are, and of how many."""
 
+
 class Spread(Stored):
     """Rows, and who measures them; made by `at_scale`. Closing it lets go of the run folder."""
 

@@ -28,6 +28,7 @@ __all__ = ["Blocks", "Count", "Job", "Poured", "Pouring", "State", "Tree"]
 
 State = dict[str, NDArray[Any]]
 
+
 class Job(Protocol):
     """Does tasks of one kind."""
 

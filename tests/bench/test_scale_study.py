@@ -49,8 +49,8 @@ def test_a_process_that_is_none_is_an_error():
 
 def test_what_is_planned_takes_less_time_on_more_machines():
     rates = {
-        "moments": Rates("moments", 0.2, 3e-9, 2e-11, 1e-9, 0.0, 0.0, 0.1, 0.0, 9),
-        "cosine_stats": Rates("cosine_stats", 0.5, 2e-9, 1e-11, 0.0, 2e-11, 3e-9, 0.2, 0.0, 9),
+        "moments": Rates("moments", 0.2, 3e-9, 2e-11, 1e-9, 0.0, 0.0, 0.0, 0.1, 0.0, 9),
+        "cosine_stats": Rates("cosine_stats", 0.5, 2e-9, 1e-11, 0.0, 2e-11, 3e-9, 0.0, 0.2, 0.0, 9),
     }
     found = plan(rates)
     assert found.machines.tolist() == [*MACHINES, *MACHINES]

@@ -77,8 +77,9 @@ def test_more_memory_is_less_to_read_and_more_workers_are_more():
 
 
 TRUE = {
-    "moments": Rates("moments", 0.2, 3e-9, 2e-11, 1e-9, 0.0, 0.0, 0.1, 0.0, 0),
-    "cosine_stats": Rates("cosine_stats", 0.5, 2e-9, 1e-11, 0.0, 2e-11, 3e-9, 0.2, 0.0, 0),
+    "moments": Rates("moments", 0.2, 3e-9, 2e-11, 1e-9, 0.0, 0.0, 0.0, 0.1, 0.0, 0),
+    "cosine_stats": Rates("cosine_stats", 0.5, 2e-9, 1e-11, 0.0, 2e-11, 3e-9, 0.0, 0.2, 0.0, 0),
+    "neighbors": Rates("neighbors", 0.5, 2e-9, 1e-11, 0.0, 2e-11, 1e-9, 4e-7, 0.2, 0.0, 0),
 }
 
 
@@ -104,6 +105,20 @@ def test_rates_are_found_again(measurement):
     errors = [abs(again.forecast(run.job, run.machines).seconds / run.seconds - 1) for run in noisy]
     assert again.error == pytest.approx(max(errors))
     assert 0.02 < again.error < 0.2
+
+
+def test_candidates_are_those_that_enter_the_list_of_a_row():
+    n, job = 4000, Job("neighbors", 4000, 3, k=8)
+    draw = np.random.default_rng(0)
+    entered = 0
+    for _ in range(20):
+        best = []
+        for value in draw.standard_normal(n):
+            if len(best) < job.kept or value > best[0]:
+                entered += 1
+                best = sorted([*best, value])[-job.kept :]
+    assert job.candidates == pytest.approx(n * entered / 20, rel=0.05)
+    assert Job("moments", n, 3).candidates == 0
 
 
 def test_one_worker_says_nothing_of_contention():
