@@ -2,6 +2,7 @@
 
 import copy
 import os
+import time
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,8 @@ def test_the_peak_is_seen_after_it_is_over():
     size = 2**27
     with PeakMemory([os.getpid()]) as memory:
         held = np.ones(size, np.uint8)
-        for _ in range(5):
+        until = time.monotonic() + 30  # a busy machine may give the thread that looks no turn for a while
+        while memory.peak[os.getpid()] - memory.before[os.getpid()] < 0.9 * size and time.monotonic() < until:
             held += 1
         del held
     grown = memory.peak[os.getpid()] - memory.before[os.getpid()]
