@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geomkit.errors import InvalidInputError
 from geomkit.panels import AT_ONCE
-from geomkit.scale.schedule import leaves, panel_cut
+from geomkit.scale.schedule import branches, leaves, panel_cut
 from geomkit.tiles import TILE
 
 __all__ = ["MEASUREMENTS", "Demand", "Forecast", "Job", "Machines", "Rates", "Run", "fit"]
@@ -93,8 +93,8 @@ class Machines:
 class Demand:
     """What the schedule asks for; exact, but that a worker who helps another reads one panel more."""
 
-    leaves: int
-    """Parts of a sum over rows."""
+    branches: int
+    """Tasks of a sum over rows."""
     panel_rows: int
     panels: int
     stripes: int
@@ -116,7 +116,7 @@ class Demand:
         n² / (2p) rows. What a machine must be sent shrinks with the memory of its workers.
         """
         row, width = job.d * job.itemsize, job.d * job.prepared
-        parts = len(leaves(job.n, job.d))
+        parts = _parts(job, machines)
         if job.measurement == "moments":
             return cls(parts, 0, 0, 0, job.n * row, parts * 16 * job.d**2 + 8 * job.n, 0)
         panel, most = panel_cut(job.n, TILE, max(1, machines.memory // (AT_ONCE * width * TILE)) * TILE, machines.all)
@@ -177,7 +177,7 @@ class Rates:
     square: float
     """For each row and pair of columns, of sums over rows."""
     merge: float
-    """For each leaf and pair of columns, at the client."""
+    """For each branch and pair of columns, at the client."""
     product: float
     """For each pair of rows and column."""
     pair: float
@@ -214,12 +214,16 @@ class Rates:
         return asdict(self)
 
 
+def _parts(job: Job, machines: Machines) -> int:
+    return len(branches([False] * len(leaves(job.n, job.d)), job.n, machines.all))
+
+
 def _terms(job: Job, machines: Machines, contention: float) -> NDArray[np.float64]:
     """Return what multiplies each rate: shares of one worker, slowed down by those beside it."""
     share = (1 + contention * (machines.workers - 1)) / machines.all
     numbers, pairs = float(job.n * job.d), float(job.pairs)
-    parts = len(leaves(job.n, job.d))
-    # Of a sum over rows there is no more to share than leaves.
+    parts = _parts(job, machines)
+    # Of a sum over rows there is no more to share than branches.
     poured = share * math.ceil(parts / machines.all) * machines.all / parts
     squares, merges = numbers * job.d * poured, parts * float(job.d) ** 2
     shared = np.array([pairs * job.d, pairs, job.candidates]) * share

@@ -19,7 +19,7 @@ from geomkit.kernels import Backend, module
 from geomkit.panels import Span, panel_rows
 from geomkit.scale.executors import Cluster, Executor, Here, Plan
 from geomkit.scale.run_folder import RunFolder, Stage
-from geomkit.scale.schedule import Stripe, leaves, panel_cut, spans_of, stripes
+from geomkit.scale.schedule import Stripe, branches, leaves, panel_cut, spans_of, stripes
 from geomkit.scale.shards import Shards, open_shards
 from geomkit.scale.tasks import Blocks, Count, Poured, Pouring, State, Tree
 from geomkit.scores import Scores
@@ -171,29 +171,31 @@ class _Crew:
     def gather(
         self, matrix: Matrix, backend: Backend, *, drop: bool, directed: bool
     ) -> tuple[Pair, list[int], list[int], NDArray[np.float64]]:
-        """Pour leaves of a tree, and merge them two by two."""
+        """Have branches of a tree poured, and merge them two by two."""
         self._refuse_device(backend)
         job = Pouring(matrix, backend, drop, directed)
-        tasks = leaves(matrix.n, matrix.d)
+        cut = leaves(matrix.n, matrix.d)
         stage = self._stage(
-            "rows", {"tasks": tasks, "drop": drop, "directed": directed, "backend": backend.value}, matrix
+            "rows", {"tasks": cut, "drop": drop, "directed": directed, "backend": backend.value}, matrix
         )
-        tree = Tree(len(tasks), backend)
+        tree = Tree(len(cut), backend)
         norms, infinite, zero = np.empty(matrix.n), list[int](), list[int]()
-        done = np.zeros(len(tasks), np.bool_)
+        done = np.zeros(len(cut), np.bool_)
         if stage is not None and stage.state is not None:
             done = stage.done.copy()
             norms, infinite, zero = stage.state["norms"], stage.state["infinite"].tolist(), stage.state["zero"].tolist()
             tree.load(stage.state)
-        left = [(number, task) for number, task in enumerate(tasks) if not done[number]]
-        self._say("rows", int(done.sum()), len(tasks))
-        for number, found in self._executor.run(job, left, Plan(lambda task: task)):
+        left = branches(done.tolist(), matrix.n, self._executor.workers)
+        tasks = [cut[at << level : (at + 1) << level] for level, at in left]
+        self._say("rows", int(done.sum()), len(cut))
+        for number, found in self._executor.run(job, list(enumerate(tasks)), Plan(lambda task: task[0])):
             poured: Poured = found
-            tree.add(number, poured.sums)
-            norms[slice(*tasks[number])] = poured.norms
+            level, at = left[number]
+            tree.add(level, at, poured.sums)
+            norms[tasks[number][0][0] : tasks[number][-1][1]] = poured.norms
             infinite, zero = infinite + poured.infinite, zero + poured.zero
-            done[number] = True
-            self._say("rows", int(done.sum()), len(tasks))
+            done[at << level : (at + 1) << level] = True
+            self._say("rows", int(done.sum()), len(cut))
             if stage is not None and (stage.due or done.all()):
                 rows = {"norms": norms, "infinite": np.array(infinite, int), "zero": np.array(zero, int)}
                 stage.save(done, rows | tree.state())

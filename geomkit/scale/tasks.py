@@ -4,6 +4,7 @@ A job says how, and travels once; a task says which rows. What a task returns do
 merged exactly: counts are the same for every number of workers, and after any number of them were lost.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -67,9 +68,19 @@ class Pouring:
     drop: bool
     directed: bool
 
-    def __call__(self, task: Span, threads: int) -> Poured:
+    def __call__(self, task: Sequence[Span], threads: int) -> Poured:
+        """Pour the leaves of a branch, and merge them."""
+        tree, infinite, zero, norms = Tree(len(task), self.backend), list[int](), list[int](), []
+        for number, leaf in enumerate(task):
+            poured = self._pour(leaf, threads)
+            tree.add(0, number, poured.sums)
+            norms.append(poured.norms)
+            infinite, zero = infinite + poured.infinite, zero + poured.zero
+        return Poured(tree.root.state(), infinite, zero, np.concatenate(norms))
+
+    def _pour(self, leaf: Span, threads: int) -> Poured:
         """Pour consecutive rows; where invalid ones are refused and there are some, the sums are of no rows."""
-        start, stop = task
+        start, stop = leaf
         part = replace(self.matrix, data=Window(self.matrix.data, start, stop), n=stop - start)
         norms, empty = np.empty(part.n), Pair.empty(part.d, self.backend, None)
         pair, invalid = gather(
@@ -92,9 +103,9 @@ class Tree:
         self._leaves, self._backend = leaves, backend
         self._nodes: dict[tuple[int, int], Pair] = {}
 
-    def add(self, number: int, sums: State) -> None:
-        """Take in the sums of one leaf."""
-        level, at, pair, width = 0, number, Pair.of_state(sums, self._backend), self._leaves
+    def add(self, level: int, at: int, sums: State) -> None:
+        """Take in the sums of one node: of a leaf, at level 0, or of a branch."""
+        pair, width = Pair.of_state(sums, self._backend), math.ceil(self._leaves / (1 << level))
         while width > 1:
             beside = at ^ 1
             if beside < width:

@@ -44,11 +44,11 @@ def test_a_demand_is_what_a_run_does(measurement, workers):
     rows.crew._executor = listening
     CALLS[measurement](rows, **how)
     told = Demand.of(Job(measurement, n, d), Machines(workers=workers, memory=memory))
-    poured = [task for task in listening.tasks if isinstance(task, tuple)]
+    poured = [task for task in listening.tasks if isinstance(task, list)]
     counted = [task for task in listening.tasks if isinstance(task, schedule.Stripe)]
     assert len(counted) == told.stripes
     if measurement == "moments":
-        assert len(poured) == told.leaves
+        assert len(poured) == told.branches
     else:
         assert max(stop - start for task in counted for start, stop in task.rights) == told.panel_rows
         assert 3 * told.panel_rows * d * 4 <= memory

@@ -13,7 +13,7 @@ import pytest
 
 import geomkit
 from geomkit.errors import ClusterError, StorageError
-from geomkit.scale import run_folder
+from geomkit.scale import run_folder, schedule
 from geomkit.scale.executors import Here
 from geomkit.scale.run_folder import RunFolder
 from geomkit.scale.spread import at_scale
@@ -91,6 +91,38 @@ def nothing_to_do(_, job, tasks, plan):
     assert callable(plan.chain)
     assert tasks == []
     return iter(tasks)
+
+
+def test_branches_of_a_stopped_run_are_poured_once_by_however_many_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "SHARE", 0)
+    monkeypatch.setattr(schedule, "LEAF_ROWS", (2**7, 2**20))
+    x, poured = rows(2**13), list[list[tuple[int, int]]]()
+
+    class Several(Stopping):
+        def __init__(self, tasks, workers):
+            super().__init__(tasks)
+            self.workers = workers
+
+        def run(self, job, tasks, plan):
+            for number, result in super().run(job, tasks, plan):
+                poured.append(dict(tasks)[number])
+                yield number, result
+
+    for tasks, workers, width in ((2, 2, 8), (3, 4, 4), (1, 1, 16), (99, 2, 8)):
+        with at_scale(x, run=tmp_path / "run", every=0.0) as spread:
+            spread.crew._executor = Several(tasks, workers)
+            before = len(poured)
+            if tasks < 99:
+                with pytest.raises(StoppedError):
+                    geomkit.moments(spread)
+            else:
+                found = geomkit.moments(spread)
+            assert len(poured[before]) == width or before
+            assert max(map(len, poured[before:])) <= width
+    # Each leaf once, though one branch was cut anew.
+    assert sorted(leaf for branch in poured for leaf in branch) == schedule.leaves(*x.shape)
+    assert len(schedule.leaves(*x.shape)) == 64
+    assert str(found) == str(geomkit.moments(at_scale(x)))
 
 
 def test_a_finished_run_is_read_and_nothing_is_done(tmp_path, monkeypatch):

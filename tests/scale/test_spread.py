@@ -15,7 +15,7 @@ from geomkit.nearest import Nearest
 from geomkit.panels import row_bytes
 from geomkit.scale import spread as crew_of
 from geomkit.scale.executors import Here
-from geomkit.scale.schedule import PAIRS_EACH, leaves, spans_of, stripes
+from geomkit.scale.schedule import LEAF_ROWS, PAIRS_EACH, branches, leaves, spans_of, stripes
 from geomkit.scale.shards import open_shards
 from geomkit.scale.spread import at_scale
 from geomkit.scale.tasks import Pouring, Tree
@@ -156,7 +156,7 @@ def test_a_tree_is_the_same_in_any_order():
     assert len(tasks) == 8
     assert (tasks[0][0], tasks[-1][1]) == (0, 70_000)
     for some in (tasks, tasks[:7], tasks[:5], tasks[:1]):
-        sums = [job(task, 1).sums for task in some]
+        sums = [job([task], 1).sums for task in some]
         roots = []
         for seed in range(4):
             tree = Tree(len(some), Backend.CPU)
@@ -165,7 +165,7 @@ def test_a_tree_is_the_same_in_any_order():
                 # Written down and read again between any two.
                 other.load(tree.state())
                 tree = other
-                tree.add(int(number), sums[number])
+                tree.add(0, int(number), sums[number])
             roots.append(tree.root.state())
         for each in roots[1:]:
             for name, value in roots[0].items():
@@ -173,9 +173,39 @@ def test_a_tree_is_the_same_in_any_order():
         assert roots[0]["plain_n"] == some[-1][1]
 
 
+@pytest.mark.parametrize("many", [8, 7, 5, 3, 1])
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_branches_that_workers_merge_are_those_of_the_tree(many, level):
+    x = rows(70_000, 3)
+    job = Pouring(as_matrix(open_shards(x)), Backend.CPU, drop=False, directed=True)
+    some = leaves(*x.shape)[:many]
+    leaf, branch = Tree(many, Backend.CPU), Tree(many, Backend.CPU)
+    for number, task in enumerate(some):
+        leaf.add(0, number, job([task], 1).sums)
+    for at in reversed(range(-(-many // 2**level))):
+        branch.add(level, at, job(some[at << level : (at + 1) << level], 1).sums)
+    for name, value in leaf.root.state().items():
+        np.testing.assert_array_equal(branch.root.state()[name], value)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 100])
+@pytest.mark.parametrize(("many", "n"), [(1, 10), (13, 13 * 2**13), (64, 10**6), (64, 10**7), (954, 10**9)])
+@pytest.mark.parametrize("share", [0, 0.1, 0.9, 1])
+def test_branches_are_what_is_left_once(many, n, workers, share):
+    done = np.random.default_rng(many).random(many) < share
+    found = branches(done.tolist(), n, workers)
+    covered = np.concatenate([np.arange(many)[at << level : (at + 1) << level] for level, at in found] or [[]])
+    assert covered.tolist() == np.flatnonzero(~done).tolist()
+    assert max((n / many * 2**level for level, _ in found if level), default=0) <= LEAF_ROWS[1]
+    if not share:
+        # Enough for all workers, where there are as many leaves; and no more than that needs.
+        assert len(found) >= min(many, 4 * workers)
+        assert len(found) <= max(16 * workers, n // 2**19, 1) or many == len(found)
+
+
 def test_sums_survive_being_written_down():
     job = Pouring(as_matrix(open_shards(rows(300))), Backend.CPU, drop=False, directed=True)
-    state = job((0, 300), 1).sums
+    state = job([(0, 300)], 1).sums
     again = Pair.of_state(state, Backend.CPU).state()
     for name, value in state.items():
         np.testing.assert_array_equal(again[name], value)
