@@ -87,7 +87,7 @@ def _libraries() -> dict[str, object]:
     blas = built.get("Build Dependencies", {}).get("blas", {})
     return {
         "system": [platform.system(), platform.machine()],
-        "processor": _processor(),
+        "processor": processor(),
         "numpy": np.__version__,
         "blas": {name: str(blas.get(name)) for name in ("name", "version", "openblas configuration")},
         # Importing torch to ask it would take longer than timing it.
@@ -95,7 +95,7 @@ def _libraries() -> dict[str, object]:
     }
 
 
-def _processor(description: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+def processor(description: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
     """Say which processor this is: the first that Linux describes, or what the platform calls it."""
     found = {}
     try:

@@ -39,7 +39,7 @@ def test_what_was_remembered_is_recalled_by_name(folder):
 
 def changed(monkeypatch, what):
     if what == "processor":
-        monkeypatch.setattr(cpu_timings, "_processor", lambda: {"model name": "another"})
+        monkeypatch.setattr(cpu_timings, "processor", lambda: {"model name": "another"})
     elif what == "torch":
         monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.1")
     elif what == "numpy":
@@ -182,10 +182,10 @@ def test_a_processor_is_what_it_is_and_not_what_it_does(tmp_path):
     file = tmp_path / "cpuinfo"
     first = "processor\t: 0\nmodel name\t: A: B\ncpu MHz\t: 1234.5\nflags\t\t: sse avx2\nbogomips : 3\n"
     file.write_text(first + "\n" + first.replace("A: B", "C") + "\n")
-    assert cpu_timings._processor(file) == {"model name": "A: B", "flags": "sse avx2"}
+    assert cpu_timings.processor(file) == {"model name": "A: B", "flags": "sse avx2"}
     file.write_text("Serial: 1\n")
-    assert set(cpu_timings._processor(file)) == {"name"}
-    assert set(cpu_timings._processor(tmp_path / "none")) == {"name"}
+    assert set(cpu_timings.processor(file)) == {"name"}
+    assert set(cpu_timings.processor(tmp_path / "none")) == {"name"}
 
 
 def test_a_machine_is_something_that_json_can_hold():
