@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: results test bench baseline lint clean
+.PHONY: results test bench baseline lint browser clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,8 +14,14 @@ results: $(VENV)/.installed
 	$(BIN)/python -m geomkit sources fetch
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench
 
-test: $(VENV)/.installed lint
+test: $(VENV)/.installed lint browser
 	$(BIN)/python -m pytest --benchmark-disable
+
+# Pages are opened in a browser by their tests. CI installs Debian's; elsewhere those tests say that there is none.
+browser:
+	@if test -n "$(CI)" && ! command -v chromium > /dev/null; then \
+		apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends chromium fonts-dejavu-core; \
+	fi
 
 bench: $(VENV)/.installed
 	mkdir -p results/quick

@@ -144,7 +144,7 @@ def _key(study: Study, context: Context) -> str:
 
     digest = hashlib.sha256()
     code = [path for folder in ("geomkit", "bench") for path in sorted((ROOT / folder).rglob("*.py"))]
-    styles = sorted((ROOT / "geomkit").rglob("*.mplstyle"))
+    styles = sorted(path for kind in ("mplstyle", "css", "js", "j2") for path in (ROOT / "geomkit").rglob(f"*.{kind}"))
     for path in [*code, *styles, ROOT / "constraints.txt"]:
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     here = sorted(name for name, package in PACKAGES.items() if not package.core and is_cached(package))

@@ -1,6 +1,7 @@
 """`geomkit audit` and `geomkit compare`: results on standard output, progress on standard error, verdicts as a gate."""
 
 import csv
+import importlib.util
 import json
 
 import numpy as np
@@ -142,3 +143,39 @@ def test_refusals_are_one_line(call, files, message):  # noqa: F811
     assert (code, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_html_is_the_page_of_the_audit(call, files, tmp_path):  # noqa: F811
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"text {row}" for row in range(300)))
+    out = tmp_path / "audit.html"
+    code, _, _ = call("audit", files["repeated"], *QUICK, "--no-try", "--labels", labels, "--html", out)
+    assert code == 0
+    text = out.read_text(encoding="utf-8")
+    assert "<title>repeated.npy</title>" in text
+    assert "<bdi>text 2" in text
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def test_html_is_the_page_of_the_comparison(call, files, tmp_path):  # noqa: F811
+    out = tmp_path / "both.html"
+    code, _, _ = call("compare", files["healthy"], files["anisotropic"], *QUICK, "--html", out)
+    assert code == 0
+    assert "<title>healthy.npy / anisotropic.npy</title>" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["audit", "compare"])
+def test_html_that_could_not_be_written_is_refused_at_once(call, files, tmp_path, command):  # noqa: F811
+    given = [files["healthy"]] * (1 if command == "audit" else 2)
+    for out in (tmp_path / "page.txt", tmp_path / "none" / "page.html"):
+        code, said, err = call(command, *given, "--html", out)
+        assert (code, said) == (2, "")
+        assert err == f"geomkit: --html must be an .html file in a folder that exists; got {out}\n"
+
+
+def test_html_without_its_libraries_is_refused_at_once(call, files, tmp_path, monkeypatch):  # noqa: F811
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vl_convert" else real(name))
+    code, said, err = call("audit", files["healthy"], "--html", tmp_path / "page.html")
+    assert (code, said) == (2, "")
+    assert "HTML needs Altair, vl-convert and Jinja2; vl_convert is not installed: pip install 'geomkit[report]'" in err

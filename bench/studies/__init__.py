@@ -2,6 +2,7 @@
 
 from bench.runner import Study
 from bench.studies import (
+    atlas,
     audits,
     claims,
     decode,
@@ -12,6 +13,7 @@ from bench.studies import (
     interpret,
     lens,
     lookup,
+    report,
     roofline,
     sae,
     scale,
@@ -38,10 +40,12 @@ _ALL = (
     decode.STUDY,
     sae.STUDY,
     interpret.STUDY,
+    atlas.STUDY,
     lookup.STUDY,
     scale.STUDY,
     # Reads the tables of others.
     claims.STUDY,
+    report.STUDY,
 )
 
 STUDIES: dict[str, Study] = {study.name: study for study in _ALL}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geomkit.auditing.passes import Options, Passes, pass_over
 from geomkit.auditing.readings import READINGS, Value
 from geomkit.errors import GeomkitError
+from geomkit.stats.cosine import CosineStats
 from geomkit.stats.hubness import Hubness
 from geomkit.stats.neighbors import Neighbors
 
@@ -32,6 +33,8 @@ class Measurements:
     """Row numbers of the input that were measured, (n,)."""
     neighbors: Neighbors = field(repr=False)
     hubness: Hubness = field(repr=False)
+    cosines: CosineStats | None = field(repr=False)
+    """Of all pairs; None where the metric is another."""
 
 
 def measure(x: Any, options: Options, on_invalid: str = "raise") -> Measurements:
@@ -58,6 +61,7 @@ def measure(x: Any, options: Options, on_invalid: str = "raise") -> Measurements
         rows=neighbors.rows,
         neighbors=neighbors,
         hubness=found.hubness,
+        cosines=found.cosines,
     )
 
 

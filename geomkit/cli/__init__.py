@@ -14,7 +14,9 @@ import typer
 from typer.exceptions import TyperException
 
 from geomkit import __version__
+from geomkit.cli.atlas import app as atlas_app
 from geomkit.cli.audits import app as audits_app
+from geomkit.cli.doctor import app as doctor_app
 from geomkit.cli.lens import app as lens_app
 from geomkit.cli.measures import app as measures_app
 from geomkit.cli.sources import app as sources_app
@@ -26,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for each in (audits_app, measures_app, lens_app):
+for each in (audits_app, atlas_app, measures_app, lens_app, doctor_app):
     app.add_typer(each)
 app.add_typer(sources_app, name="sources")
 

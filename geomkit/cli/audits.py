@@ -27,6 +27,9 @@ Labels = Annotated[
 Sample = Annotated[int | None, typer.Option(help="Measure so many rows, drawn with --seed.", metavar="N")]
 Key = Annotated[str | None, typer.Option(help="Which array, column or data set of FILE.", metavar="NAME")]
 Out = Annotated[Path | None, typer.Option("--csv", help="Write tidy rows there.", metavar="OUT.csv")]
+Html = Annotated[
+    Path | None, typer.Option("--html", help="Write a page that opens from disk there.", metavar="OUT.html")
+]
 FailOn = Annotated[str | None, typer.Option(help="Exit with 1 where the verdict is at least this: warn or fail.")]
 Effects = Annotated[
     Path | None,
@@ -55,6 +58,7 @@ def audit(
         bool, typer.Option("--try/--no-try", help="Measure again with the transform that is suggested first.")
     ] = True,
     csv: Out = None,
+    html: Html = None,
     as_json: AsJson = False,
     n: Rows = None,
     seed: Seed = 0,
@@ -72,20 +76,27 @@ def audit(
     from geomkit.auditing.audit import audit as measure
 
     _check_out(csv)
+    _check_html(html)
     _check_fail_on(fail_on)
     asked = None if queries is None else vectors(queries, None, seed)
     with at_hand(
         file, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, key=key,
-        labels=_column(labels),
+        labels=column_of(labels),
     ) as found:  # fmt: skip
+        named = labels_of(labels, found.labels)
         result = measure(
             found.vectors, k=k, metric=metric, null=null, null_draws=null_draws, queries=asked,
-            labels=_labels(labels, found.labels), sample=sample, thresholds=_thresholds(thresholds), z=z,
+            labels=named, sample=sample, thresholds=_thresholds(thresholds), z=z,
             try_transforms=try_transforms, source=Path(file).name, seed=seed, precision=precision, backend=backend,
             device=devices(device), on_invalid=on_invalid, threads=threads, say=_say,
         )  # fmt: skip
     if csv is not None:
         _write(csv, result.to_rows())
+    if html is not None:
+        from geomkit.report.html.audit import audit_page
+        from geomkit.report.html.page import write
+
+        write(audit_page(result, named), html)
     typer.echo(result.to_json() if as_json else str(result))
     _gate(result.verdict, fail_on)
 
@@ -106,6 +117,7 @@ def compare(
     key: Key = None,
     fail_on: FailOn = None,
     csv: Out = None,
+    html: Html = None,
     as_json: AsJson = False,
     n: Rows = None,
     seed: Seed = 0,
@@ -119,17 +131,23 @@ def compare(
     from geomkit.auditing.compare import compare as measure
 
     _check_out(csv)
+    _check_html(html)
     _check_fail_on(fail_on)
     names = _names(files)
-    found = {name: opened(file, n, seed, key=key, labels=_column(labels)) for name, file in names.items()}
+    found = {name: opened(file, n, seed, key=key, labels=column_of(labels)) for name, file in names.items()}
     first = next(iter(found.values()))
     result = measure(
         {name: each.vectors for name, each in found.items()}, paired=paired, say=_say, k=k, metric=metric, null=null,
-        null_draws=null_draws, labels=_labels(labels, first.labels), sample=sample, seed=seed, precision=precision,
+        null_draws=null_draws, labels=labels_of(labels, first.labels), sample=sample, seed=seed, precision=precision,
         backend=backend, device=devices(device), on_invalid=on_invalid, threads=threads, try_transforms=False,
     )  # fmt: skip
     if csv is not None:
         _write(csv, [row for each in result.audits.values() for row in each.to_rows()])
+    if html is not None:
+        from geomkit.report.html.comparison import comparison_page
+        from geomkit.report.html.page import write
+
+        write(comparison_page(result), html)
     typer.echo(result.to_json() if as_json else str(result))
     _gate(result.verdict, fail_on)
 
@@ -148,12 +166,13 @@ def _say(line: str) -> None:
     typer.echo(f"geomkit: {line}", err=True)
 
 
-def _column(labels: str | None) -> str | None:
+def column_of(labels: str | None) -> str | None:
     """Return what --labels names if it is a column, not a file of its own."""
     return None if labels is None or Path(labels).is_file() else labels
 
 
-def _labels(asked: str | None, column: Any) -> Any:
+def labels_of(asked: str | None, column: Any) -> Any:
+    """Return the labels in the file that --labels names, or those of the column that was read with the vectors."""
     if asked is None or not Path(asked).is_file():
         return column
     try:
@@ -187,6 +206,14 @@ def _check_out(out: Path | None) -> None:
     if out is not None and (out.suffix != ".csv" or not out.parent.is_dir()):
         msg = f"--csv must be a .csv file in a folder that exists; got {out}"
         raise InvalidInputError(msg)
+
+
+def _check_html(out: Path | None) -> None:
+    """Refuse at once what could not be written after a long measurement."""
+    if out is not None:
+        from geomkit.report.html.page import check_out
+
+        check_out(out)
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:

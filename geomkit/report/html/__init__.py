@@ -1,0 +1,1 @@
+"""Pages that open from disk: one file each, with everything that it needs inside."""
