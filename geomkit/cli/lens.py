@@ -70,6 +70,7 @@ def tune_lens(
     max_tokens: Annotated[int, typer.Option(help="Tokens of each text that are read.")] = 128,
     seed: Annotated[int, typer.Option(help="Holds texts out and shuffles batches.")] = 0,
     device: DeviceName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train translators for layers, and say by how much KL from the last layer falls on texts held out.
 
@@ -109,6 +110,10 @@ def tune_lens(
     readers = {"lens": (chosen, opened.logits), "tuned": (chosen, trained.tuned.reader(opened))}
     frame = lens_statistics(opened, states, rows[np.sort(asked)], readers).to_frame()
     kl = {(str(row["reader"]), int(row["layer"])): float(row["kl"]) for row in frame.to_dict("records")}
+    if as_json:
+        found = [{"layer": layer, "kl_lens": kl["lens", layer], "kl_tuned": kl["tuned", layer]} for layer in chosen]
+        typer.echo(json.dumps(found, indent=2))
+        return
     typer.echo(f"{'layer':>5}  {'KL lens':>8}  {'KL tuned':>8}   nats, mean over held-out texts")
     for layer in chosen:
         typer.echo(f"{layer:>5}  {kl['lens', layer]:>8.3f}  {kl['tuned', layer]:>8.3f}")

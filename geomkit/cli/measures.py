@@ -1,6 +1,8 @@
 """Commands that measure one statistic: `cosine`, `orthogonality`, `concentration`, `moments`, `survey`, `warm`."""
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -253,11 +255,13 @@ def survey(
 @app.command()
 def warm(
     precision: Annotated[str, typer.Option(help="all, bfloat16, float32 or float64.")] = "all",
+    as_json: AsJson = False,
 ) -> None:
     """Compile the CPU kernels for this processor ahead of time; later runs find them."""
     from geomkit.warming import warm as compile_ahead
 
-    typer.echo(str(compile_ahead(precision, say=lambda line: typer.echo(line, err=True))))
+    found = compile_ahead(precision, say=lambda line: typer.echo(line, err=True))
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
 
 
 def _write(out: Path, found: "Survey") -> None:

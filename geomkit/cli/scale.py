@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geomkit.cli.bars import watching
 from geomkit.cli.options import opened
 from geomkit.errors import InvalidInputError
 
@@ -85,8 +85,7 @@ def at_hand(
             client = stack.enter_context(local_cluster(workers))
         if client is not None and client.dashboard_link:
             typer.echo(f"geomkit: dashboard at {client.dashboard_link}", err=True)
-        progress = stack.enter_context(_bar())
-        x = stack.enter_context(at_scale(shards, client=client, run=run, progress=progress))
+        x = stack.enter_context(at_scale(shards, client=client, run=run, progress=watching()))
         yield Opened(x, None, None, "shards", "")
 
 
@@ -126,28 +125,3 @@ def _quiet() -> None:
         # Who needs it says so.
         return
     logging.getLogger(distributed.__name__).setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    """Show at the terminal how far each pass is; nowhere else."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    bars: dict[str, Any] = {}
-
-    def say(what: str, done: int, of: int) -> None:
-        bar = bars.get(what)
-        if bar is None or bar.total != of or done < bar.n:
-            if bar is not None:
-                bar.close()
-            bar = bars[what] = tqdm(total=of, desc=what, unit="task", initial=done, file=sys.stderr)
-        bar.update(done - bar.n)
-
-    try:
-        yield say
-    finally:
-        for bar in bars.values():
-            bar.close()

