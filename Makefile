@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: results test bench baseline lint browser clean
+.PHONY: results test bench baseline lint browser site clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,5 +40,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+site: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build
+
 clean:
-	rm -rf $(VENV) results/.stamps .mypy_cache .ruff_cache .pytest_cache
+	rm -rf site $(VENV) results/.stamps .mypy_cache .ruff_cache .pytest_cache

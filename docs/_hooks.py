@@ -1,0 +1,24 @@
+"""What the site needs of what lies beside docs/: results that pages link to."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parent.parent
+
+LINK = re.compile(r"\]\(\.\./(results/[^)#]+)\)")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Take the results into the site that some page links to."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    for name in sorted(set(LINK.findall(text))):
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Point links at where they are in the site."""
+    return LINK.sub(r"](\1)", markdown) if "/" not in page.file.src_uri else markdown
