@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.arrays import as_matrix, check_choice
-from geomkit.errors import BackendUnavailableError, InvalidInputError, StorageError
+from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.stats.neighbors import Neighbors, neighbors
+from geomkit.writing import written
 
 __all__ = ["Atlas", "atlas"]
 
@@ -80,15 +81,8 @@ class Atlas:
             "kept": self.kept, "seed": self.seed,
         }  # fmt: skip
         table = pa.table(columns).replace_schema_metadata({"geomkit": json.dumps(about)})
-        part = out.with_name(f".{out.name}.{os.getpid()}.part")
-        try:
+        with written(out) as part:
             parquet.write_table(table, part)
-            part.replace(out)
-        except OSError as why:
-            msg = f"{out} could not be written: {why.strerror or why}"
-            raise StorageError(msg) from why
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def _positions(found: Neighbors) -> NDArray[np.int64]:

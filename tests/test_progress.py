@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import geomkit
-from geomkit.cli import bars
+from geomkit.cli import bars, scale
 from geomkit.progress import Counter, watched
 
 
@@ -118,3 +118,11 @@ def test_there_are_no_bars_where_nobody_looks(capsys):
 @pytest.mark.parametrize(("number", "said"), [(5, "5"), (1234, "1.23 k"), (2.5e6, "2.5 M"), (7e9, "7 G")])
 def test_rates_are_short(number, said):
     assert bars._short(number) == said
+
+
+def test_what_a_cluster_counts_are_tasks():
+    said = []
+    watch = scale._of_tasks(lambda *each: said.append(each))
+    watch("pairs", 3, 8)
+    assert said == [("tasks of pairs", 3, 8)]
+    assert scale._of_tasks(None) is None

@@ -12,6 +12,7 @@ import typer
 from geomkit.cli.bars import watching
 from geomkit.cli.options import opened
 from geomkit.errors import InvalidInputError
+from geomkit.progress import Watch
 
 Workers = Annotated[
     int | None, typer.Option(help="Share the work out to so many processes on this machine.", metavar="N")
@@ -85,7 +86,7 @@ def at_hand(
             client = stack.enter_context(local_cluster(workers))
         if client is not None and client.dashboard_link:
             typer.echo(f"geomkit: dashboard at {client.dashboard_link}", err=True)
-        x = stack.enter_context(at_scale(shards, client=client, run=run, progress=watching()))
+        x = stack.enter_context(at_scale(shards, client=client, run=run, progress=_of_tasks(watching())))
         yield Opened(x, None, None, "shards", "")
 
 
@@ -125,3 +126,8 @@ def _quiet() -> None:
         # Who needs it says so.
         return
     logging.getLogger(distributed.__name__).setLevel(logging.CRITICAL)
+
+
+def _of_tasks(watch: Watch | None) -> Watch | None:
+    """Say that what is counted are tasks: a cluster tells of those, and not of pairs or rows."""
+    return None if watch is None else lambda what, done, of: watch(f"tasks of {what}", done, of)

@@ -15,7 +15,7 @@ from geomkit.report.html.page import Cell, Chart, Column, Control, Element, Page
 if TYPE_CHECKING:
     from geomkit.auditing.result import Audit, Finding
 
-__all__ = ["audit_page", "distribution", "facts", "findings_table", "number"]
+__all__ = ["audit_page", "distribution", "facts", "findings_of", "findings_table", "number"]
 
 BINS = 160
 """Of the distribution of cosine, between the quantiles that follow, ..."""
@@ -149,26 +149,32 @@ def _distribution(audit: "Audit") -> Section:
     return Section("distribution", title, [chart], controls)
 
 
-def findings_table(audit: "Audit", name: str = "findings") -> Table:
-    """Every statistic of an audit, to be sorted."""
+def findings_table(name: str, caption: str, findings: Sequence[Mapping[str, Any]]) -> Table:
+    """Every statistic of an audit, to be sorted: rows as `Audit.to_rows` gives them."""
     columns = [
         Column("statistic", number=False), Column("value"), Column("low", about="lower end of the 95 % interval"),
         Column("high", about="upper end of the 95 % interval"), Column("random", about="mean of random sets"),
         Column("z", about="value less mean of random sets, over their spread"), Column("verdict", number=False),
         Column("about", number=False),
     ]  # fmt: skip
-    rows = []
-    for order, each in enumerate(audit.findings):
-        about = STATISTICS[each.statistic].about + (f" ({each.note})" if each.note else "")
-        verdict = each.verdict or "not judged"
+    order, rows = list(STATISTICS), []
+    for each in findings:
+        statistic, verdict = STATISTICS[each["statistic"]], each["verdict"] or "not judged"
+        about = statistic.about + (f" ({each['note']})" if each["note"] else "")
+        numbers = [number(each[column]) for column in ("value", "low", "high", "null_mean", "z")]
         rows.append(
             (
-                Cell(each.statistic, f"{order:03d}"), number(each.value), number(each.low), number(each.high),
-                number(each.null_mean), number(each.z), Cell(verdict, str(VERDICTS.index(verdict)), each.verdict),
-                Cell(about, about),
+                Cell(statistic.name, f"{order.index(statistic.name):03d}"), *numbers,
+                Cell(verdict, str(VERDICTS.index(verdict)), each["verdict"]), Cell(about, about),
             )
         )  # fmt: skip
-    return Table(name, f"All statistics of {audit.source}, with 95 % intervals over rows", columns, rows)
+    return Table(name, caption, columns, rows)
+
+
+def findings_of(audit: "Audit", name: str = "findings") -> Table:
+    """Every statistic of one audit."""
+    caption = f"All statistics of {audit.source}, with 95 % intervals over rows"
+    return findings_table(name, caption, audit.to_rows())
 
 
 def _findings(audit: "Audit") -> Section:
@@ -185,11 +191,11 @@ def _findings(audit: "Audit") -> Section:
                 "z", "How far from random vectors each statistic is",
                 f"A dot for each statistic at its z. The farthest is {far.statistic} at z = {shown(far.z)}.",
                 rows, x=("z", "z: standard deviations of random sets (symmetric log scale)"), who="verdict",
-                order=VERDICTS, colours=_COLOURS, symlog=True, limits=(-4, 4),
+                order=VERDICTS, colours=_COLOURS, limits=(-4, 4),
                 note="Dashed: z = ±4. Colour and shape tell the verdict, for which the size of the effect counts, too.",
             )
         )  # fmt: skip
-    return Section("findings", "Every number beside its null", [*elements, findings_table(audit)])
+    return Section("findings", "Every number beside its null", [*elements, findings_of(audit)])
 
 
 def _neighbours(audit: "Audit") -> Section:

@@ -170,11 +170,9 @@ def steps(
 
 def dots(
     name: str, title: str, alt: str, rows: _Rows, *, x: tuple[str, str], y: str = "name",
-    who: str, order: Sequence[str], colours: Sequence[str] | None = None, symlog: bool = False, log: bool = False,
-    at: float | None = 0.0, limits: Sequence[float] = (), when: str = "", params: Mapping[str, Any] | None = None,
-    note: str = "",
+    who: str, order: Sequence[str], colours: Sequence[str], limits: Sequence[float] = (), note: str = "",
 ) -> Chart:  # fmt: skip
-    """Draw a dot for each row, with its interval where it has ``low`` and ``high``, a line for each name.
+    """Draw a dot for each row, a line for each name, on a symmetric log axis about 0.
 
     Parameters
     ----------
@@ -183,34 +181,25 @@ def dots(
         Column of names, top to bottom in the order of the rows.
     who : str
         Column that gives colour and shape; its values in `order`.
-    at : float, optional
-        Where a line says that nothing differs.
     limits : sequence of float
         Where dashed lines stand.
     """
     altair = _altair()
     shapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
     names = list(dict.fromkeys(str(row[y]) for row in rows))
-    scale = altair.Scale(type="symlog" if symlog else "log" if log else "linear", zero=False)
+    scale = altair.Scale(type="symlog", zero=False)
     base = altair.Chart(altair.NamedData("rows")).encode(
         y=altair.Y(f"{y}:N", title=None, sort=names),
-        color=altair.Color(
-            f"{who}:N", title=None, scale=altair.Scale(domain=list(order), range=list(colours or COLOURS)[: len(order)])
-        ),
+        color=altair.Color(f"{who}:N", title=None, scale=altair.Scale(domain=list(order), range=list(colours))),
     )
-    if when:
-        base = base.transform_filter(when)
     values = [float(row[x[0]]) for row in rows]
     decades = [sign * 10.0**power for power in range(1, 13) for sign in (-1, 1)]
     ticks = sorted([0.0, *(each for each in decades if min([*values, -10]) <= each <= max([*values, 10]))])
-    axis = altair.Axis(values=ticks, format="~s") if symlog else altair.Axis()
+    axis = altair.Axis(values=ticks, format="~s")
     layers = []
-    for value, dash in [(at, [1, 0]), *((each, [4, 4]) for each in limits)]:
-        if value is not None:
-            mark = altair.Chart(altair.Data(values=[{"at": value}])).mark_rule(strokeDash=dash)
-            layers.append(mark.encode(x=altair.X("at:Q", scale=scale)))
-    if any("low" in row for row in rows):
-        layers.append(base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", scale=scale), x2="high:Q"))
+    for value, dash in [(0.0, [1, 0]), *((each, [4, 4]) for each in limits)]:
+        mark = altair.Chart(altair.Data(values=[{"at": value}])).mark_rule(strokeDash=dash)
+        layers.append(mark.encode(x=altair.X("at:Q", scale=scale)))
     layers.append(
         base.mark_point(filled=True, size=70, opacity=1).encode(
             x=altair.X(f"{x[0]}:Q", title=x[1], scale=scale, axis=axis),
@@ -220,23 +209,20 @@ def dots(
             tooltip=[altair.Tooltip(f"{y}:N"), altair.Tooltip(f"{who}:N"), altair.Tooltip(f"{x[0]}:Q", format=".4g")],
         )
     )
-    return _finished(name, title, alt, note, altair.layer(*layers), params or {}, _LINE * len(names), rows=rows)
+    return _finished(name, title, alt, note, altair.layer(*layers), {}, _LINE * len(names), rows=rows)
 
 
 def bars(
     name: str, title: str, alt: str, rows: _Rows, *, x: tuple[str, str], y: str, who: str,
-    order: Sequence[str], at: float | None = None, when: str = "", params: Mapping[str, Any] | None = None,
-    note: str = "",
+    order: Sequence[str], at: float, note: str = "",
 ) -> Chart:  # fmt: skip
-    """Draw bars of each name side by side for what `who` tells apart, with intervals where rows have them."""
+    """Draw bars side by side for what `who` tells apart, with their intervals, and a dashed line at `at`."""
     altair = _altair()
     names = list(dict.fromkeys(str(row[y]) for row in rows))
     base = altair.Chart(altair.NamedData("rows")).encode(
         y=altair.Y(f"{y}:N", title=None, sort=names),
         yOffset=altair.YOffset(f"{who}:N", sort=list(order)),
     )
-    if when:
-        base = base.transform_filter(when)
     drawn = base.mark_bar().encode(
         x=_axis(altair, "X", x, rows, zero=True, also=("low", "high")),
         color=altair.Color(
@@ -244,12 +230,9 @@ def bars(
         ),
         tooltip=[altair.Tooltip(f"{y}:N"), altair.Tooltip(f"{who}:N"), altair.Tooltip(f"{x[0]}:Q", format=".4g")],
     )
-    layers = [drawn]
-    if any("low" in row for row in rows):
-        layers.append(base.mark_rule(color="var(--ink)").encode(x="low:Q", x2="high:Q"))
-    if at is not None:
-        layers.append(altair.Chart(altair.Data(values=[{"at": at}])).mark_rule(strokeDash=[4, 4]).encode(x="at:Q"))
-    return _finished(name, title, alt, note, altair.layer(*layers), params or {}, _LINE * len(names), rows=rows)
+    ends = base.mark_rule(color="var(--ink)").encode(x="low:Q", x2="high:Q")
+    same = altair.Chart(altair.Data(values=[{"at": at}])).mark_rule(strokeDash=[4, 4]).encode(x="at:Q")
+    return _finished(name, title, alt, note, altair.layer(drawn, ends, same), {}, _LINE * len(names), rows=rows)
 
 
 def scatter(
@@ -296,7 +279,7 @@ def scatter(
 
 def graph(
     name: str, title: str, alt: str, nodes: _Rows, edges: _Rows, *,
-    order: Sequence[str], when: str = "", params: Mapping[str, Any] | None = None, height: int = 460, note: str = "",
+    order: Sequence[str], when: str, params: Mapping[str, Any], height: int = 460, note: str = "",
 ) -> Chart:  # fmt: skip
     """Draw a graph: nodes with x, y, name and who; edges with x, y, x2, y2 and similarity."""
     altair = _altair()
@@ -318,7 +301,5 @@ def graph(
         tooltip=[altair.Tooltip("name:N"), altair.Tooltip("cosine:Q", format=".3f"), altair.Tooltip("rank:Q")],
     )
     said = base.mark_text(dy=-11).encode(text="name:N")
-    layers = [links, dot, said]
-    if when:
-        layers = [each.transform_filter(when) for each in layers]
-    return _finished(name, title, alt, note, altair.layer(*layers), params or {}, height, nodes=nodes, edges=edges)
+    layers = [each.transform_filter(when) for each in (links, dot, said)]
+    return _finished(name, title, alt, note, altair.layer(*layers), params, height, nodes=nodes, edges=edges)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from geomkit.auditing.result import shown
 from geomkit.auditing.statistics import STATISTICS
-from geomkit.report.html.audit import distribution, facts, findings_table, number
+from geomkit.report.html.audit import distribution, facts, findings_of, number
 from geomkit.report.html.page import Cell, Column, Control, Element, Page, Panel, Section, Table, Text
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def comparison_page(comparison: "Comparison") -> Page:
         sections.append(Section("alignment", "Do they agree on who is near?", [_alignments(comparison)]))
     pick = Control("space", "Space", [(at, name) for at, name in enumerate(names)])
     panels = [
-        Panel("space", at, [findings_table(each, f"findings-{at}")])
-        for at, each in enumerate(comparison.audits.values())
+        Panel("space", at, [findings_of(each, f"findings-{at}")]) for at, each in enumerate(comparison.audits.values())
     ]
     sections.append(Section("findings", "Every number beside its null", panels, [pick]))
     how = "paired by row" if comparison.paired else "of independent rows"

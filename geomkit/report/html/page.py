@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from geomkit.errors import BackendUnavailableError, InvalidInputError, StorageError
+from geomkit.errors import BackendUnavailableError, InvalidInputError
+from geomkit.writing import written
 
 __all__ = [
     "Cell",
@@ -283,12 +284,5 @@ def write(page: Page, path: str | os.PathLike[str]) -> None:
     """
     out = check_out(path)
     text = render(page)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
+    with written(out) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(out)
-    except OSError as why:
-        msg = f"{out} could not be written: {why.strerror or why}"
-        raise StorageError(msg) from why
-    finally:
-        part.unlink(missing_ok=True)

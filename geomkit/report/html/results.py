@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from geomkit.auditing.result import shown
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.report.figures import FAMILIES
-from geomkit.report.html.audit import VERDICTS, number
+from geomkit.report.html.audit import findings_table, number
 from geomkit.report.html.charts import bars, graph, lines, scatter
 from geomkit.report.html.page import Cell, Column, Control, Element, Page, Panel, Section, Table, Text
 
@@ -147,8 +147,7 @@ def _orthogonality(tables: "dict[str, pd.DataFrame]") -> Section:
     found = found[found.n == found.n.min()]
     curve = found.drop_duplicates("d").sort_values("d")
     rows = [
-        {"name": row["source"], "d": int(row["d"]), "value": row["value"], "family": _NAMES[row["family"]],
-         "random directions": _five(row["null_mean"])}
+        {"name": row["source"], "d": int(row["d"]), "value": row["value"], "family": _NAMES[row["family"]]}
         for row in _records(found)
     ]  # fmt: skip
     null = [{"d": int(row["d"]), "value": row["null_mean"]} for row in _records(curve)]
@@ -262,31 +261,15 @@ def _atlas(tables: "dict[str, pd.DataFrame]") -> Section:
 
 def _audits(tables: "dict[str, pd.DataFrame]") -> Section:
     found = tables["audits"]
-    columns = [
-        Column("statistic", number=False), Column("value"), Column("low"), Column("high"), Column("random"),
-        Column("z"), Column("verdict", number=False), Column("about", number=False),
-    ]  # fmt: skip
-    order, sources, panels = list(STATISTICS), list(dict.fromkeys(found.source)), []
+    # There a note is about the source.
+    found = found.assign(verdict=found.verdict.fillna(""), about=found.note, note="")
+    sources, panels = list(dict.fromkeys(found.source)), []
     for source in sources:
-        rows = []
-        for row in _records(found[found.source == source]):
-            if row["statistic"] not in STATISTICS:
-                continue
-            verdict = row["verdict"] if isinstance(row["verdict"], str) else "not judged"
-            rows.append(
-                (
-                    Cell(row["statistic"], f"{order.index(row['statistic']):03d}"),
-                    number(row["value"]), number(row["low"]), number(row["high"]), number(row["null_mean"]),
-                    number(row["z"]),
-                    Cell(verdict, str(VERDICTS.index(verdict)), "" if verdict == "not judged" else verdict),
-                    _text(STATISTICS[row["statistic"]].about),
-                )
-            )  # fmt: skip
-        element: Element
-        if rows:
-            element = Table(f"audit-{source}", f"Audit of {source}", columns, rows)
-        else:
-            element = Text([f"{source} is not measured here: {found[found.source == source].note.iloc[0]}"])
+        mine = found[found.source == source]
+        known = _records(mine[mine.statistic.isin(list(STATISTICS))])
+        element: Element = Text([f"{source} is not measured here: {mine.about.iloc[0]}"])
+        if known:
+            element = findings_table(f"audit-{source}", f"Audit of {source}", known)
         panels.append(Panel("source", source, [element]))
     pick = Control("source", "source", [(each, each) for each in sources], start="googlenews-300")
     return Section("audits", "Every source audited", panels, [pick])
@@ -307,9 +290,9 @@ def _rates(tables: "dict[str, pd.DataFrame]") -> Section:
             "who": str(row["kind"]),
             "space": row["where"],
         }
-        rows.append(each | {"name": row["code"], "low": _five(row["low"]), "high": _five(row["high"])})
+        rows.append(each | {"low": _five(row["low"]), "high": _five(row["high"])})
     rows += [
-        {"bytes": float(end), "kept": _five(mine.floor.iloc[0]), "who": "chance", "space": where, "name": "chance",
+        {"bytes": float(end), "kept": _five(mine.floor.iloc[0]), "who": "chance", "space": where,
          "low": _five(mine.floor.iloc[0]), "high": _five(mine.floor.iloc[0])}
         for where, mine in found.groupby("where", sort=False)
         for end in (mine.bytes.min(), mine.bytes.max())
