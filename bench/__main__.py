@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small slices, under two minutes, into results/quick/")
     parser.add_argument("--all", action="store_true", help="attempt the optional sources too, fetching what they need")
     parser.add_argument("--force", action="store_true", help="run again what is up to date")
+    parser.add_argument("--draw", action="store_true", help="draw the figures again from the tables, and stop")
     parser.add_argument("--seed", type=int, default=0, help="draws random vectors and samples (default 0)")
     parser.add_argument("--out", type=Path, default=None, help="another folder than results/")
     asked = parser.parse_args(given)
@@ -48,6 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
             context = runner.Context(
                 study=name, out=out, quick=asked.quick, everything=asked.all, seed=asked.seed, files=[]
             )
+            if asked.draw:
+                if asked.studies or STUDIES[name].draw:
+                    runner.redraw(STUDIES[name], context)
+                continue
             if not _can_run(STUDIES[name], context, alone=bool(asked.studies)):
                 continue
             runner.run(STUDIES[name], context, force=asked.force)

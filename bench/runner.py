@@ -44,6 +44,8 @@ class Study:
     run: Callable[["Context"], None]
     reads: tuple[str, ...] = ()
     """Files of other studies that it reads."""
+    draw: Callable[["Context"], None] | None = None
+    """Draws its figures from its tables alone, so that a change of a figure measures nothing again."""
     needs: Callable[[], None] = lambda: None
     """Raises BackendUnavailableError where this machine lacks what not every machine has, such as a GPU."""
 
@@ -70,6 +72,15 @@ class Context:
         with self._file(name) as path:
             frame.to_csv(path, index=False, float_format="%.7g", lineterminator="\n")
 
+    def read(self, name: str) -> "pd.DataFrame":
+        """Read a table that was written before."""
+        import pandas as pd
+
+        if not (self.out / name).is_file():
+            msg = f"there is no {name} in {self.out}; run the study that writes it first"
+            raise InvalidInputError(msg)
+        return pd.read_csv(self.out / name)
+
     def text(self, name: str, text: str) -> None:
         """Write a text file."""
         with self._file(name) as path:
@@ -77,11 +88,14 @@ class Context:
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Write a figure as SVG and PNG."""
+        from matplotlib import pyplot as plt
+
         from geomkit.report.figures import save
 
         for suffix in ("svg", "png"):
             with self._file(f"{name}.{suffix}") as path:
                 save(figure, path, suffix)
+        plt.close(figure)
 
     @contextmanager
     def _file(self, name: str) -> Iterator[Path]:
@@ -116,7 +130,7 @@ def run(study: Study, context: Context, *, force: bool = False) -> bool:
         return False
     context.say(study.about)
     start = time.perf_counter()
-    study.run(context)
+    answer(study, context)
     seconds = time.perf_counter() - start
     context.text(f"{study.name}.provenance.json", json.dumps(_provenance(context, seconds), indent=2) + "\n")
     stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +140,37 @@ def run(study: Study, context: Context, *, force: bool = False) -> bool:
     part.replace(stamp)
     context.say(f"{len(files)} files in {seconds:.0f} s")
     return True
+
+
+def answer(study: Study, context: Context) -> None:
+    """Write the tables of a study, and its figures from them."""
+    study.run(context)
+    if study.draw is not None:
+        study.draw(context)
+
+
+def redraw(study: Study, context: Context) -> None:
+    """Draw the figures of a study from the tables that are there, and note in its provenance that this was done."""
+    from geomkit import __version__
+
+    if study.draw is None:
+        msg = f"study {study.name} draws no figures"
+        raise InvalidInputError(msg)
+    provenance = f"{study.name}.provenance.json"
+    if not (context.out / provenance).is_file():
+        msg = f"there is no {provenance} in {context.out}; run the study first"
+        raise InvalidInputError(msg)
+    study.draw(context)
+    known = json.loads((context.out / provenance).read_text())
+    figures = sorted(str(path.relative_to(context.out)) for path in context.files)
+    known["figures_drawn"] = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": {"geomkit": __version__, "matplotlib": importlib.metadata.version("matplotlib")},
+        "files": figures,
+    }
+    known["files"] = sorted({*known["files"], *figures})
+    context.text(provenance, json.dumps(known, indent=2) + "\n")
+    context.say(f"{len(figures)} figures drawn from its tables")
 
 
 def _is_current(stamp: Path, key: str, out: Path) -> bool:

@@ -94,7 +94,13 @@ def run(context: Context) -> None:
             )
     tables["bytes"] = half_bytes(tables["rate"])
     context.table("decode_bytes.csv", tables["bytes"])
-    context.figure("decode", figure(tables["tokens"], tables["bags"], tables["rate"], tables["bytes"]))
+
+
+def draw(context: Context) -> None:
+    """Draw decode.svg and decode.png."""
+    context.figure(
+        "decode", figure(*(context.read(f"decode_{name}.csv") for name in ("tokens", "bags", "rate", "bytes")))
+    )
 
 
 def prepared(context: Context) -> Setting:
@@ -303,4 +309,4 @@ def _rate(
     }  # fmt: skip
 
 
-STUDY = Study("decode", "how much of a text can be read back from vectors, and in how few bytes", run)
+STUDY = Study("decode", "how much of a text can be read back from vectors, and in how few bytes", run, draw=draw)

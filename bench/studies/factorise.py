@@ -105,8 +105,12 @@ def run(context: Context) -> None:
     table, costs = measure(sentences, context)
     context.table("factorise.csv", table)
     context.table("factorise_cost.csv", costs)
-    context.figure("factorise", figure_of(table))
     context.say(finding(table).replace("\n", "; "))
+
+
+def draw(context: Context) -> None:
+    """Draw factorise.svg and factorise.png."""
+    context.figure("factorise", figure_of(context.read("factorise.csv")))
 
 
 def measure(sentences: Sequence[Sequence[str]], context: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -387,4 +391,4 @@ def _by_word(row: Array, got: Array, want: Array) -> tuple[Array, Array]:
     return np.asarray(cross[fit] / np.sqrt(own[fit] * other[fit])), np.asarray(cross[fit] / other[fit])
 
 
-STUDY = Study("factorise", "whether skip-gram is what factorising shifted PMI gives", run)
+STUDY = Study("factorise", "whether skip-gram is what factorising shifted PMI gives", run, draw=draw)

@@ -12,6 +12,7 @@ from bench import inputs
 from bench.runner import Context, Study
 from bench.tidy import NOT_MEASURED, Row, frame
 from geomkit import nulls, sources
+from geomkit.report import figures
 from geomkit.stats.concentration import Concentration
 from geomkit.stats.cosine import CosineStats
 from geomkit.stats.orthogonality import orthogonality_of
@@ -59,6 +60,15 @@ def run(context: Context) -> None:
             rows += _whole(name, context)
     context.table("geometry.csv", frame(rows))
     context.table("cosine_histograms.csv", pd.concat(histograms, ignore_index=True))
+
+
+def draw(context: Context) -> None:
+    """Draw cosine_distribution, orthogonality, concentration and layers."""
+    table, n = context.read("geometry.csv"), inputs.rows(context)
+    context.figure("cosine_distribution", figures.cosine_distribution(context.read("cosine_histograms.csv")))
+    context.figure("orthogonality", figures.orthogonality(table, EPS, n))
+    context.figure("concentration", figures.concentration(table, n))
+    context.figure("layers", figures.layers(table, n))
 
 
 def _cosine_rows(found: sources.Vectors, cosines: CosineStats, seed: int) -> list[Row]:
@@ -171,4 +181,4 @@ def _whole(name: str, context: Context) -> list[Row]:
     return _cosine_rows(found, geomkit.cosine_stats(found.vectors), context.seed)
 
 
-STUDY = Study("geometry", "every source at its dimension, beside random vectors", run)
+STUDY = Study("geometry", "every source at its dimension, beside random vectors", run, draw=draw)

@@ -54,8 +54,13 @@ def run(context: Context) -> None:
     tables = study(spaces, words, judges, frequency, probes, context)
     for name, table in tables.items():
         context.table(f"{name}.csv", table)
-    context.figure("interpret", drawn(tables["interpret"], tables["interpret_ranking"], tables["interpret_use"]))
     context.say(finding(tables["interpret"], tables["interpret_ranking"]).replace(".\n", "; "))
+
+
+def draw(context: Context) -> None:
+    """Draw interpret.svg and interpret.png."""
+    names = ("interpret", "interpret_ranking", "interpret_use")
+    context.figure("interpret", drawn(*(context.read(f"{name}.csv") for name in names)))
 
 
 def study(
@@ -227,4 +232,6 @@ def _tradeoff(use: pd.DataFrame) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-STUDY = Study("interpret", "whether dimensions mean something, and what that costs in usefulness", run, (PROBES,))
+STUDY = Study(
+    "interpret", "whether dimensions mean something, and what that costs in usefulness", run, (PROBES,), draw=draw
+)

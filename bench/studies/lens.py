@@ -55,7 +55,11 @@ def run(context: Context) -> None:
     size = QUICK if context.quick else FULL
     table = study(SMOLLM2, bbc().texts, size, context)
     context.table("lens.csv", table)
-    context.figure("lens", drawn(table))
+
+
+def draw(context: Context) -> None:
+    """Draw lens.svg and lens.png."""
+    context.figure("lens", drawn(context.read("lens.csv")))
 
 
 def study(model: Deferred, texts: tuple[str, ...], size: Size, context: Context) -> pd.DataFrame:
@@ -182,4 +186,6 @@ def _say_cost(
     )
 
 
-STUDY = Study("lens", "what each layer says of held-out texts, by the logit lens, a tuned lens and others", run)
+STUDY = Study(
+    "lens", "what each layer says of held-out texts, by the logit lens, a tuned lens and others", run, draw=draw
+)

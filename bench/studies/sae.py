@@ -71,7 +71,11 @@ def run(context: Context) -> None:
     context.table("sae.csv", table)
     context.table("sae_training.csv", curves)
     context.table("sae_features.csv", features)
-    context.figure("sae", drawn(table, curves))
+
+
+def draw(context: Context) -> None:
+    """Draw sae.svg and sae.png."""
+    context.figure("sae", drawn(context.read("sae.csv"), context.read("sae_training.csv")))
 
 
 def study_autoencoder(context: Context, k: int = MAIN) -> Training:
@@ -303,4 +307,4 @@ def _features(
     return pd.DataFrame(rows)
 
 
-STUDY = Study("sae", "what a sparse autoencoder of a middle layer explains, and what it costs", run)
+STUDY = Study("sae", "what a sparse autoencoder of a middle layer explains, and what it costs", run, draw=draw)

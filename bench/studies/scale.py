@@ -106,8 +106,13 @@ def run(context: Context) -> None:
     context.table("scale_rates.csv", pd.DataFrame([each.to_dict() for each in rates.values()]))
     context.table("scale_model.csv", model)
     context.table("scale_plan.csv", plan(rates))
-    context.figure("scale", scale(grown, shared, model))
     context.say(finding(grown, shared, model).replace("\n", "; "))
+
+
+def draw(context: Context) -> None:
+    """Draw scale.svg and scale.png."""
+    names = ("scale", "scale_workers", "scale_model")
+    context.figure("scale", scale(*(context.read(f"{name}.csv") for name in names)))
 
 
 class Bench:
@@ -285,4 +290,4 @@ def plan(rates: dict[str, Rates]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-STUDY = Study("scale", "throughput against rows, efficiency against workers, memory, and a cost model", run)
+STUDY = Study("scale", "throughput against rows, efficiency against workers, memory, and a cost model", run, draw=draw)

@@ -89,12 +89,16 @@ def run(context: Context) -> None:
     curve = pd.concat(curves)[["corpus", "source", "kind", "directions", "accuracy", "low", "high"]]
     context.table("separability.csv", table)
     context.table("separability_curve.csv", curve)
-    context.figure("separability", figure(table, curve))
     fits = len(curve) + len(table) * (SHUFFLES + 2)
     each = table.seconds.sum() / fits
     at_scale = each * 1e6 * 768 / float((table.n_train * table.d).mean())
     context.say(f"{table.seconds.sum():.0f} s for {fits} fits on one thread, {each:.2f} s a fit")
     context.say(f"a fit grows with rows times columns: some {at_scale:,.0f} s at a million rows of 768")
+
+
+def draw(context: Context) -> None:
+    """Draw separability.svg and separability.png."""
+    context.figure("separability", figure(context.read("separability.csv"), context.read("separability_curve.csv")))
 
 
 def _row(space: Space, found: Separability, seconds: float) -> dict[str, Any]:
@@ -239,4 +243,4 @@ def mean_of_words(name: str, texts: list[str]) -> NDArray[np.float32]:
     return out
 
 
-STUDY = Study("separability", "whether categories are linearly separable, and in how few directions", run)
+STUDY = Study("separability", "whether categories are linearly separable, and in how few directions", run, draw=draw)

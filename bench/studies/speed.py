@@ -22,6 +22,7 @@ from bench.cases.concentration import ORDERS
 from bench.runner import Context, Study
 from bench.tidy import NOT_MEASURED
 from bench.timing import Pace
+from geomkit.report.speed import speed
 
 DIMS = (50, 64, 128, 300, 384, 768, 1024, 1536, 2048, 4096)
 NEIGHBOR_DIMS = (50, 384, 768, 1536)
@@ -96,4 +97,11 @@ def run(context: Context) -> None:
     context.table("growth.csv", growth.measure(context.seed, quick=quick))
 
 
-STUDY = Study("speed", "beside chunked torch, faiss, SciPy and others, and beside the machine's limits; growth", run)
+def draw(context: Context) -> None:
+    """Draw speed.svg and speed.png."""
+    context.figure("speed", speed(context.read("speed.csv"), context.read("growth.csv")))
+
+
+STUDY = Study(
+    "speed", "beside chunked torch, faiss, SciPy and others, and beside the machine's limits; growth", run, draw=draw
+)

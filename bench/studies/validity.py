@@ -24,6 +24,7 @@ from geomkit.auditing.passes import Options
 from geomkit.auditing.readings import READINGS
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.errors import GeomkitError
+from geomkit.report.validity import validity
 from geomkit.sources import corpora
 from geomkit.sources.record import Vectors, taken
 from geomkit.stats.labels import as_labels
@@ -81,6 +82,11 @@ def run(context: Context) -> None:
     spaces = pd.DataFrame(rows)
     context.table("validity_spaces.csv", spaces)
     context.table("validity.csv", associations(spaces))
+
+
+def draw(context: Context) -> None:
+    """Draw validity.svg and validity.png."""
+    context.figure("validity", validity(context.read("validity.csv")))
 
 
 def planned(context: Context) -> list[str]:
@@ -282,5 +288,5 @@ def _named(prefix: str, found: Association) -> dict[str, float]:
 
 STUDY = Study(
     "validity", "whether an audit's numbers predict recall, retrieval, probes and word similarity", run,
-    needs=needs_faiss,
+    needs=needs_faiss, draw=draw,
 )  # fmt: skip

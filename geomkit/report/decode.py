@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import styled
+from geomkit.report.figures import headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +21,9 @@ _READERS = {
     "input embedding, same words": ("#56B4E9", "o"),
 }
 """Colour and mark of each reader."""
+
+_OF_WORDS = ("Word2Vec, turned onto it", "Word2Vec, trained linear map", "input embedding, same words")
+"""Readers that are asked for the words alone that Word2Vec has."""
 
 _KINDS = {"float32": "o", "float16": "s", "int8": "^", "int4": "v", "sign": "D"}
 
@@ -73,7 +76,7 @@ def decode(tokens: "pd.DataFrame", bags: "pd.DataFrame", rate: "pd.DataFrame", f
         _tokens(panels[0][1], tokens[tokens.target == "next"], "Read: the token that follows", legend=False)
         _bags(panels[1][0], bags)
         _rate(panels[1][1], rate)
-        figure.suptitle(finding(tokens, few), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        headed(figure, finding(tokens, few))
         return figure
 
 
@@ -87,10 +90,15 @@ def finding(tokens: "pd.DataFrame", few: "pd.DataFrame") -> str:
         for reader in ("logit lens", "trained linear map", "rotated table")
         if (reader, middle) in same.index
     ]
-    said = f"Of tokens at layers {middle} and {last}: {', '.join(parts)}"
+    known = [name for name in _READERS if (name, middle) in same.index and name not in _OF_WORDS]
+    reader = max(known, key=lambda name: float(same[name, middle]))
+    head = (
+        f"At layer {middle} the best reader ({reader}) reads {100 * same[reader, middle]:.0f} % of tokens, and "
+        f"{few.bytes.min():g} to {few.bytes.max():g} bytes a vector keep half of what float32 keeps"
+    )
     spans = [f"{row.space} {row.bytes:g} of {row.float32_bytes}" for row in few.itertuples()]
-    lines = ["; ".join(spans[at : at + 3]) for at in range(0, len(spans), 3)]
-    return f"{said}.\nHalf of neighbours or tokens is kept in so many bytes: " + ";\n".join(lines)
+    said = f"Of tokens at layers {middle} and {last}: {', '.join(parts)}"
+    return f"{head}\n{said}.\nBytes that keep half of neighbours or tokens: {'; '.join(spans)}"
 
 
 def _tokens(axes: "Axes", rows: "pd.DataFrame", title: str, *, legend: bool = True) -> None:
@@ -137,5 +145,6 @@ def _rate(axes: "Axes", rate: "pd.DataFrame") -> None:
     for kind, marker in _KINDS.items():
         axes.plot([], [], marker, color="0.35", markersize=4, markerfacecolor="white", label=kind)
     axes.set(xscale="log", xlabel="bytes a vector (log scale; line: best code so far)", ylabel="share kept")
-    axes.set(ylim=(-0.02, 1.02), title="Neighbours (10 nearest) and tokens kept after quantising; dotted: floors")
-    axes.legend(fontsize=7.5, ncols=2)
+    axes.set(ylim=(-0.02, 1.02), title="10 nearest neighbours, or tokens, kept in few bytes (dotted: floors)")
+    # Below the axes: points are everywhere.
+    axes.legend(fontsize=7.5, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.13))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import styled
+from geomkit.report.figures import headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ def factorise(table: "pd.DataFrame") -> "Figure":
             axes.set_xlabel("dimensions")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5)
-        figure.suptitle(finding(table), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        headed(figure, finding(table))
         return figure
 
 
@@ -115,15 +115,12 @@ def finding(table: "pd.DataFrame") -> str:
     found = best(table)
     dim = int(table.dim.max())
     rows = found[found.dim == dim].set_index("statistic")
-    lines = [f"At {dim} dimensions, the best setting of PPMI-SVD, [floor, ceiling]:"]
     parts = []
     for name, label in _PANELS.items():
         if name in rows.index:
             row = rows.loc[name]
             parts.append(f"{label} {row.value:.2f} [{row.floor:.2f}, {row.ceiling:.2f}]")
-    lines += ["; ".join(parts[:3]), "; ".join(parts[3:])]
-    lines.append(verdict(found))
-    return "\n".join(line for line in lines if line)
+    return f"{verdict(found)}\nAt {dim} dimensions, the best setting of PPMI-SVD, [floor, ceiling]: {'; '.join(parts)}"
 
 
 def verdict(found: "pd.DataFrame") -> str:

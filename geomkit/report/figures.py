@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FAMILIES", "concentration", "cosine_distribution", "layers", "orthogonality", "save", "styled"]
+__all__ = ["FAMILIES", "concentration", "cosine_distribution", "headed", "layers", "orthogonality", "save", "styled"]
 
 STYLE = Path(__file__).with_name("geomkit.mplstyle")
 
@@ -40,6 +40,28 @@ def save(figure: "Figure", path: Path, suffix: str) -> None:
     """Write a figure as ``svg`` or ``png``; the same figure gives the same bytes."""
     with styled():
         figure.savefig(path, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+
+
+def headed(figure: "Figure", said: str) -> None:
+    """Write what was found above the panels: the first line in bold, the figures it rests on below it.
+
+    Parameters
+    ----------
+    figure : Figure
+        Of any size; lines are broken to its width.
+    said : str
+        The finding; further lines give its numbers.
+    """
+    from textwrap import wrap
+
+    wide, tall = figure.get_size_inches()
+    first, *more = said.split("\n")
+    head = wrap(first, int(11.3 * wide))
+    small = [part for line in more for part in wrap(line, int(14.5 * wide))]
+    # The title makes room for all lines, of which it draws its own.
+    figure.suptitle("\n".join(head + [" "] * len(small)), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    top = 1 - (3 + 15.4 * len(head)) / 72 / tall
+    figure.text(0.01, top, "\n".join(small), va="top", fontsize=9.2, linespacing=1.4)
 
 
 def cosine_distribution(shapes: "pd.DataFrame") -> "Figure":
@@ -72,10 +94,24 @@ def cosine_distribution(shapes: "pd.DataFrame") -> "Figure":
         figure.legend(
             dotted, ["dotted: directions uniform on the sphere of the same dimension"], loc="outside lower center"
         )
-        figure.suptitle(
-            "Real embeddings do not fill the sphere: their cosines are wider, shifted, or both", x=0.01, ha="left"
-        )
+        headed(figure, _spread(shapes))
         return figure
+
+
+def _spread(shapes: "pd.DataFrame") -> str:
+    """Say how many real sources have cosines that are wider than the sphere's or off zero."""
+    wider = shifted = real = 0
+    for _, rows in shapes[shapes.family != "random"].groupby("source"):
+        width = rows.left.iloc[1] - rows.left.iloc[0]
+        at, weight = rows.left + width / 2, rows.density * width
+        mean, null_std = float((at * weight).sum()), float(rows.d.iloc[0]) ** -0.5
+        real += 1
+        wider += float((at**2 * weight).sum() - mean**2) ** 0.5 > null_std
+        shifted += abs(mean) > null_std
+    return (
+        f"{wider} of {real} real spaces have cosines spread wider than those of random directions, "
+        f"{shifted} a mean further off zero than that"
+    )
 
 
 def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
@@ -107,8 +143,25 @@ def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
         _dimensions(axes, (50, 100, 200, 300, 512, 1024, 2048, 4096, 11_293, 30_925))
         axes.set_ylabel(f"share of pairs with |cosine| ≤ {eps:g}")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-        axes.set_title("In 512 to 1024 dimensions random directions are nearly orthogonal; language models far less so")
+        headed(figure, _orthogonal(found))
         return figure
+
+
+def _orthogonal(found: "pd.DataFrame") -> str:
+    """Say which share of pairs is nearly orthogonal in the dimensions that people speak of."""
+    there = found[found.d.between(512, 1024)]
+    if there.empty:
+        return "Nothing was measured in 512 to 1024 dimensions"
+    said = f"Nearly orthogonal pairs in 512 to 1024 dimensions: {_range(there.null_mean)} of random directions"
+    for family, name in (("tfidf", "TF-IDF's"), ("llm", "language models'")):
+        mine = there[there.family == family].value
+        said += f", {_range(mine)} of {name}" if len(mine) else ""
+    return said
+
+
+def _range(shares: "pd.Series") -> str:
+    low, high = 100 * shares.min(), 100 * shares.max()
+    return f"{low:.0f} %" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f} %"
 
 
 def _dimensions(axes: "Axes", ticks: tuple[int, ...]) -> None:
@@ -170,12 +223,17 @@ def concentration(table: "pd.DataFrame", n: int) -> "Figure":
             axes.set_xlabel("dimension (log scale)")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
-        figure.suptitle(
-            "Distances of random vectors concentrate as dimension grows; those of real vectors much less",
-            x=0.01,
-            ha="left",
-        )
+        headed(figure, _concentrated(table, n))
         return figure
+
+
+def _concentrated(table: "pd.DataFrame", n: int) -> str:
+    """Say how many real sources have distances that vary more than those of Gaussian vectors of their dimension."""
+    found = table[(table.metric == "minkowski-2") & (table.statistic == "relative_variance") & (table.n == n)]
+    found = found[(found.family != "random") & (found.value > 0)]
+    ratio = found.value / found.null_mean
+    said = f"Euclidean distances vary more than those of Gaussian vectors in {int((ratio > 1).sum())} of {len(found)}"
+    return f"{said} real spaces" + (f": {ratio.median():.0f} times in the median" if len(found) else "")
 
 
 def layers(table: "pd.DataFrame", n: int) -> "Figure":
@@ -190,6 +248,7 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
     """
     with styled():
         import matplotlib.pyplot as plt
+        from scipy.special import betaincinv
 
         found = table[(table.metric == "cosine") & (table.n == n) & table.source.str.startswith("smollm2-")]
         found = found.assign(layer=found.source.str.extract(_LAYERS, expand=False).astype("float"))
@@ -206,13 +265,27 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
             axes.fill_between(mine.index, mine["q1"], mine["q99"], color=colour, alpha=0.15, linewidth=0)
             axes.plot(mine.index, mine["mean"], color=colour, marker="o", markersize=3.5, label=title)
         dimension = int(wide.d.iloc[0])
+        # cos² of random directions follows Beta(1/2, (d - 1)/2).
+        reach = float(betaincinv(0.5, (dimension - 1) / 2, 0.98)) ** 0.5
+        axes.axhspan(-reach, reach, color="0.5", alpha=0.2, linewidth=0)
         axes.axhline(
             0, color="0.35", linewidth=1.2, linestyle="--", label=f"random directions in {dimension} dimensions"
         )
         axes.set(xlabel="layer of SmolLM2-135M (0 = input embedding)", ylabel="cosine similarity", ylim=(-0.62, 1.03))
         axes.legend(loc="lower right")
-        axes.set_title("In the middle layers all texts point the same way (line: mean; band: 1 % to 99 % of pairs)")
+        headed(figure, _alike(wide))
         return figure
+
+
+def _alike(wide: "pd.DataFrame") -> str:
+    """Say how alike vectors of a layer are."""
+    means = wide[wide.statistic == "mean"].groupby("what").value
+    said = ", ".join(
+        f"{name} {means.min()[what]:.2f} to {means.max()[what]:.2f}"
+        for what, name in (("documents", "of news articles"), ("tokens", "of tokens in context"))
+        if what in means.groups
+    )
+    return f"Mean cosine by layer: {said}; of random directions 0.00\nLine: mean; band: 1 % to 99 % of pairs"
 
 
 def _short(source: str) -> str:

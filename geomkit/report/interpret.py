@@ -1,14 +1,14 @@
 """The figure of the study `interpret`: drawn from its tables alone."""
 
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from geomkit.report.figures import FAMILIES, styled
+from geomkit.report.figures import FAMILIES, headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 __all__ = ["finding", "interpret", "verdict"]
 
@@ -32,6 +32,7 @@ def interpret(table: "pd.DataFrame", ranking: "pd.DataFrame", use: "pd.DataFrame
     """
     with styled():
         import matplotlib.pyplot as plt
+        from adjustText import adjust_text
 
         figure, panels = plt.subplots(2, 3, figsize=(15, 9.2), width_ratios=(1, 1, 0.9))
         for down, (statistic, title) in enumerate(_STATISTICS.items()):
@@ -40,12 +41,15 @@ def interpret(table: "pd.DataFrame", ranking: "pd.DataFrame", use: "pd.DataFrame
                 _scores(axes, table[(table.judge == judge) & (table.statistic == statistic)], named=not along)
                 axes.set_title(title if not along else "", fontsize=9.5)
                 axes.set_xlabel(f"judge: {name}")
-        for axes, (column, label) in zip(panels[:, 2], _USES.items(), strict=True):
-            _against(axes, use, column, label)
+        names = [_against(axes, use, *each) for axes, each in zip(panels[:, 2], _USES.items(), strict=True)]
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-        title = "\n".join("\n".join(wrap(line, 150)) for line in finding(table, ranking).splitlines())
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        headed(figure, finding(table, ranking))
+        # Names move off each other once the panels have their final sizes.
+        figure.draw_without_rendering()
+        for axes, texts in zip(panels[:, 2], names, strict=True):
+            at = [text.get_position() for text in texts]
+            adjust_text(texts, *zip(*at, strict=True), ax=axes, expand=(1.15, 1.4), ensure_inside_axes=True)
         return figure
 
 
@@ -79,10 +83,10 @@ def finding(table: "pd.DataFrame", ranking: "pd.DataFrame") -> str:
     mine = table[(table.judge == "npmi") & (table.statistic == "coherence") & (table.form == "as it is")]
     mine = mine[mine.family != "random"]
     return (
-        f"Pairs of spaces by coherence above words of the same frequency. NPMI: {verdict(ranking)}.\n"
-        f"NPMI, rows of length 1: {verdict(ranking, kind='level, unit rows')}. GloVe: {verdict(ranking, 'glove')}.\n"
-        f"By NPMI {int((mine.gain_low > 0).sum())} of {len(mine)} spaces are above; a random rotation lowers "
-        f"{', '.join(lost) or 'none'}"
+        f"{int((mine.gain_low > 0).sum())} of {len(mine)} spaces have dimensions more coherent than words as frequent; "
+        f"a random rotation lowers {len(lost)} of them ({', '.join(lost) or 'none'})\n"
+        f"Pairs of spaces, coherence by NPMI: {verdict(ranking)}.\n"
+        f"With rows of length 1: {verdict(ranking, kind='level, unit rows')}. By GloVe: {verdict(ranking, 'glove')}."
     )
 
 
@@ -105,14 +109,16 @@ def _scores(axes: "Axes", rows: "pd.DataFrame", *, named: bool) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _against(axes: "Axes", use: "pd.DataFrame", column: str, label: str) -> None:
+def _against(axes: "Axes", use: "pd.DataFrame", column: str, label: str) -> "list[Text]":
     mine: Any = use[use[column].notna()]
+    names = []
     for row in mine.to_dict("records"):
         colour, marker = FAMILIES[row["family"]][1:]
         low, high = row[f"{column}_low"], row[f"{column}_high"]
         axes.plot([row["coherence_npmi_gain"]] * 2, [low, high], color=colour, linewidth=1)
         axes.plot(row["coherence_npmi_gain"], row[column], color=colour, marker=marker, markersize=5, linestyle="")
-        place = (row["coherence_npmi_gain"], row[column])
-        axes.annotate(row["space"], place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+        names.append(axes.text(row["coherence_npmi_gain"], row[column], row["space"], fontsize=7))
     axes.set(xlabel="C_NPMI of its dimensions, less that of others as frequent", ylabel=label)
     axes.set_title("More useful, less interpretable?" if column == "simlex999" else "", fontsize=9.5)
+    axes.margins(x=0.1)
+    return names

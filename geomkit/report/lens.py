@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import styled
+from geomkit.report.figures import headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def lens(table: "pd.DataFrame") -> "Figure":
         ]
         handles += panels[0, 1].plot([], [], color="0.35", linestyle=":", label="one answer for every text")
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
-        figure.suptitle(finding(table), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        headed(figure, finding(table))
         return figure
 
 
@@ -80,7 +80,7 @@ def finding(table: "pd.DataFrame") -> str:
     better = int((tuned.kl_fall_low > 0).sum())
     first = (
         f"At {len(worse)} of {len(middle)} layers before the last, the logit lens is further from the model's answer "
-        f"than one answer\nfor every text is ({constant.kl:.1f} nats of KL)"
+        f"than one answer for every text is ({constant.kl:.1f} nats of KL)"
     )
     lines = [first]
     if len(tuned):
@@ -107,5 +107,6 @@ def _geometry(axes: "Axes", rows: "pd.DataFrame") -> None:
     scales = {"mean_cosine": 1.0, "effective_rank": float(rows.d.max()), "intrinsic_dimension": 50.0}
     for name, label, colour in _GEOMETRY:
         axes.plot(rows.layer, rows[name] / scales[name], color=colour, marker=".", label=label)
+    axes.axhline(0, color="0.35", linestyle="--", linewidth=1, label="mean cosine of random directions")
     axes.set(ylabel="geometry of the layer", ylim=(-0.05, 1.05))
     axes.legend(loc="best", fontsize=8)

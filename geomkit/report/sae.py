@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import styled
+from geomkit.report.figures import headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,13 +35,13 @@ def sae(table: "pd.DataFrame", curves: "pd.DataFrame") -> "Figure":
     with styled():
         import matplotlib.pyplot as plt
 
-        figure, panels = plt.subplots(1, 4, figsize=(15.5, 4.6))
+        figure, panels = plt.subplots(1, 4, figsize=(15.5, 4.8), width_ratios=(1, 0.9, 1, 0.8))
         _explained(panels[0], table[(table.part == "quality") & (table.statistic == "explained_variance")])
         _spliced(panels[1], table[(table.part == "spliced") & (table.statistic == "cross_entropy")])
         _curves(panels[2], curves)
         _cost(panels[3], table[table.part == "cost"])
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        figure.suptitle(_finding(table), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        headed(figure, _finding(table))
         return figure
 
 
@@ -59,7 +59,7 @@ def _finding(table: "pd.DataFrame") -> str:
     cost = _value(table, "cost", "sae", "training_over_forward")
     return (
         f"{k} active features explain {shares[0]:.0%} of held-out variance about the mean (as many principal "
-        f"components {shares[1]:.0%}, random features {shares[2]:.0%}); {dead:.1%} are dead\n"
+        f"components {shares[1]:.0%}, random features {shares[2]:.0%}); {dead:.2%} are dead\n"
         f"Spliced into the model they keep {back:.0%} of what replacing states by their mean loses; a token in "
         f"training took {cost:.2f} times the model's own forward pass"
     )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import styled
+from geomkit.report.figures import headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ def scale(grown: "pd.DataFrame", shared: "pd.DataFrame", model: "pd.DataFrame") 
         _memory(panels[0][1], grown)
         _workers(panels[1][0], shared)
         _model(panels[1][1], model)
-        figure.suptitle(finding(grown, shared, model), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        headed(figure, finding(grown, shared, model))
         return figure
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from geomkit.report.figures import FAMILIES, styled
+from geomkit.report.figures import FAMILIES, headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def separability(table: "pd.DataFrame", curve: "pd.DataFrame") -> "Figure":
         handles, labels = panels[0][0].get_legend_handles_labels()
         more, names = panels[0][1].get_legend_handles_labels()
         figure.legend([*handles, *more], [*labels, *names], loc="outside lower center", ncols=3)
-        figure.suptitle(finding(table), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        headed(figure, finding(table))
         return figure
 
 
@@ -47,15 +47,16 @@ def finding(table: "pd.DataFrame") -> str:
     above = table[table.low > table[["majority", "shuffled_max", "random_high"]].max(axis=1)]
     said = (
         f"In {len(above)} of {len(table)} spaces a linear classifier is above the largest class, shuffled labels and "
-        f"random vectors: accuracy {table.accuracy.min():.2f} to {table.accuracy.max():.2f}"
+        "random vectors"
     )
+    reached = f"Accuracy {table.accuracy.min():.2f} to {table.accuracy.max():.2f}"
     known = table[table.fewest.notna()]
     if known.empty:
-        return said
+        return f"{said}\n{reached}"
     few = known.fewest.median()
     return (
-        f"{said}.\n{100 * known.keep.iloc[0]:.0f} % of it stays in {few:g} principal directions (median; random ones: "
-        f"{known.fewest_random.median():g}; TwoNN {known.twonn.median():.0f}, participation ratio "
+        f"{said}\n{reached}; {100 * known.keep.iloc[0]:.0f} % of it stays in {few:g} principal directions (median; "
+        f"random ones: {known.fewest_random.median():g}; TwoNN {known.twonn.median():.0f}, participation ratio "
         f"{known.participation_ratio.median():.0f})"
     )
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import styled
+from geomkit.report.figures import headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def speed(table: "pd.DataFrame", growth: "pd.DataFrame") -> "Figure":
         _rates(panels[0], cosine)
         _peers(panels[1], table)
         _growth(panels[2], growth)
-        figure.suptitle(finding(cosine), x=0.01, ha="left")
+        headed(figure, finding(cosine))
         return figure
 
 

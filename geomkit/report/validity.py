@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import styled
+from geomkit.report.figures import headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def validity(table: "pd.DataFrame") -> "Figure":
         first.set_yticks(range(len(names)), names, fontsize=8.5)
         first.set_ylim(len(names) - 0.4, -0.6)
         _legend(figure, first)
-        figure.suptitle(finding(table), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        headed(figure, finding(table))
         return figure
 
 
@@ -83,11 +83,11 @@ def finding(table: "pd.DataFrame") -> str:
     for prefix, (name, *_) in _KINDS.items():
         judged = table[table[f"{prefix}holds"] & (table.expected != 0)]
         agree.append(f"{int((judged[f'{prefix}rho'] * judged.expected > 0).sum())} of {len(judged)} {name}")
-    lines.append(f"With the sign that a verdict of the audit supposes: {' and '.join(agree)}")
+    said = f"Of correlations that hold, {' and '.join(agree)} have the sign that a verdict of the audit supposes"
     few = [OUTCOMES[each] for each in OUTCOMES if each in set(table.outcome) - set(table[table.low.notna()].outcome)]
     if few:
-        lines[-1] += f". Too few models to test {', '.join(few)}"
-    return "\n".join(lines)
+        lines.append(f"Too few models to test {', '.join(few)}")
+    return "\n".join([said, *lines])
 
 
 def _signed(rho: float) -> str:

@@ -60,7 +60,7 @@ def test_a_run_leaves_its_tables_and_its_figure(small, tmp_path, monkeypatch):
     peers = (pd.DataFrame({"seconds": [1.0]}), pd.DataFrame({"value": [2.0]}))
     monkeypatch.setattr(audit_peers, "contest", lambda _: peers)
     where = context(tmp_path / "out")
-    study.run(where)
+    runner.answer(study.STUDY, where)
 
     named = ["audit_peer_values.csv", "audit_peers.csv", "audit_suggestions.csv", "audits.csv"]
     assert sorted(path.name for path in where.files) == [*named, "audits.png", "audits.svg"]

@@ -57,7 +57,7 @@ def test_a_run_leaves_tokens_bags_and_bytes(setting, toy, tmp_path, monkeypatch,
     monkeypatch.setattr(decode, "prepared", lambda _: setting)
     context = context_of(tmp_path)
 
-    decode.run(context)
+    runner.answer(decode.STUDY, context)
 
     assert sorted(path.name for path in context.files) == [
         "decode.png", "decode.svg", "decode_bags.csv", "decode_bytes.csv", "decode_rate.csv", "decode_tokens.csv",

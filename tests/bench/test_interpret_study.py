@@ -78,7 +78,7 @@ def ran(tmp_path, monkeypatch, capsys, judged):
     monkeypatch.setattr(study, "prepared", lambda *_: (spaces(), WORDS, judges(), np.arange(N)))
     PROBES.to_csv(tmp_path / "separability.csv", index=False)
     context = context_of(tmp_path)
-    study.run(context)
+    runner.answer(study.STUDY, context)
     tables = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in NAMES}
     return {each.name for each in context.files}, tables, capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """Studies run once for each state of code and settings, and leave nothing half-written."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -124,3 +125,55 @@ def test_a_study_that_reads_runs_again_when_what_it_reads_changes(tmp_path):
     (tmp_path / "table.csv").write_text("a\n2\n")
     assert runner.run(study, make(tmp_path)) is True
     assert len(runs) == 2
+
+
+def _drawn(context):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().plot(context.read("toy.csv").value)
+    context.figure("toy", figure)
+
+
+def test_figures_are_drawn_from_the_tables_and_again_without_measuring(toy, tmp_path, capsys):
+    plain, runs = toy
+    study = replace(plain, draw=_drawn)
+    runner.run(study, make(tmp_path))
+    before = json.loads((tmp_path / "toy.provenance.json").read_text())
+    assert before["files"] == ["toy.csv", "toy.md", "toy.png", "toy.svg"]
+    (tmp_path / "toy.png").unlink()
+
+    runner.redraw(study, make(tmp_path))
+
+    assert runs == [0]
+    assert (tmp_path / "toy.png").stat().st_size > 1000
+    after = json.loads((tmp_path / "toy.provenance.json").read_text())
+    assert after.pop("figures_drawn")["files"] == ["toy.png", "toy.svg"]
+    assert after == before
+    assert "2 figures drawn" in capsys.readouterr().err
+
+
+def test_what_cannot_be_drawn_is_refused(toy, tmp_path):
+    plain, _ = toy
+    with pytest.raises(InvalidInputError, match="toy draws no figures"):
+        runner.redraw(plain, make(tmp_path))
+    study = replace(plain, draw=_drawn)
+    with pytest.raises(InvalidInputError, match=r"no toy\.provenance\.json .* run the study first"):
+        runner.redraw(study, make(tmp_path))
+    (tmp_path / "toy.provenance.json").write_text("{}")
+    with pytest.raises(InvalidInputError, match=r"no toy\.csv .* run the study that writes it first"):
+        runner.redraw(study, make(tmp_path))
+
+
+def test_draw_at_the_command_line_measures_nothing(toy, tmp_path, monkeypatch):
+    plain, runs = toy
+    for name in list(STUDIES):
+        monkeypatch.delitem(STUDIES, name)
+    monkeypatch.setitem(STUDIES, "plain", plain)
+    monkeypatch.setitem(STUDIES, "toy", replace(plain, draw=_drawn))
+    assert command.main(["toy", "--out", str(tmp_path)]) == 0
+    (tmp_path / "toy.svg").unlink()
+    assert command.main(["--draw", "--out", str(tmp_path)]) == 0
+    assert runs == [0]
+    assert (tmp_path / "toy.svg").is_file()
+    assert command.main(["plain", "--draw", "--out", str(tmp_path)]) == 2

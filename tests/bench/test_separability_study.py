@@ -38,7 +38,7 @@ def test_a_run_leaves_every_space_beside_its_nulls(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(separability, "_spaces", lambda _: iter(spaces))
     context = context_of(tmp_path)
 
-    separability.run(context)
+    runner.answer(separability.STUDY, context)
 
     assert {path.name for path in context.files} == {
         "separability.csv", "separability_curve.csv", "separability.png", "separability.svg",

@@ -72,6 +72,62 @@ def test_distribution_draws_density_and_null():
     assert axes.lines[0].get_xdata()[0] == pytest.approx(-0.99)
 
 
+def test_headings_say_what_the_tables_say(table):
+    def head(figure):
+        return " ".join(figure.get_suptitle().split())
+
+    tfidf = tidy("lsa-768", "tfidf", 768, "cosine", "fraction_within", 0.25)
+    found = pd.concat([table, pd.DataFrame([tfidf])])
+    assert head(figures.orthogonality(found, 0.1, 100)) == (
+        "Nearly orthogonal pairs in 512 to 1024 dimensions: 50 % of random directions, 25 % of TF-IDF's"
+    )
+    real = tidy("glove-50", "word2vec", 50, "minkowski-2", "relative_variance", 0.75, null=0.25)
+    found = pd.concat([table, pd.DataFrame([real, real | {"source": "glove-100", "value": 0.2}])])
+    assert "than those of Gaussian vectors in 1 of 2 real spaces: 2 times" in head(figures.concentration(found, 100))
+    assert "of news articles 0.00 to 0.50, of tokens in context 0.00" in head(figures.layers(table, 100))
+
+
+def test_the_heading_of_distributions_counts_what_is_wide_and_what_is_off_zero():
+    left = np.linspace(-1, 1, 400, endpoint=False)
+    at = left + 0.0025
+
+    def shape(source, mean, std):
+        density = np.exp(-((at - mean) ** 2) / (2 * std**2)) / (std * (2 * np.pi) ** 0.5)
+        return pd.DataFrame({"source": source, "family": "llm", "d": 100, "left": left, "density": density,
+                             "null_density": 1.0})  # fmt: skip
+
+    shapes = pd.concat([shape("a", 0.3, 0.15), shape("b", 0.05, 0.12), shape("c", 0.0, 0.05)])
+    head = " ".join(figures.cosine_distribution(shapes).get_suptitle().split())
+    assert head.startswith("2 of 3 real spaces have cosines spread wider")
+    assert "1 a mean further off zero" in head
+
+
+def test_layers_shade_where_random_directions_would_be(table):
+    axes = figures.layers(table, 100).axes[0]
+    band = next(patch for patch in axes.patches if patch.get_alpha() == 0.2)
+    cosines = np.random.default_rng(1).standard_normal((100_000, 576))[:, 0] / 24
+    low, high = band.get_extents().transformed(axes.transData.inverted()).intervaly
+    assert (low, high) == pytest.approx(np.quantile(cosines, [0.01, 0.99]), rel=0.03)
+
+
+def test_a_heading_breaks_to_the_width_and_hides_nothing():
+    from matplotlib.figure import Figure
+
+    for width in (6, 12):
+        figure = Figure(figsize=(width, 5), layout="constrained")
+        axes = figure.subplots()
+        said = "A finding in so many words that it needs two lines on a narrow figure, whatever it says\n" + "n " * 150
+        figures.headed(figure, said)
+        figure.draw_without_rendering()
+        head, small = figure.get_suptitle(), figure.texts[-1]
+        assert " ".join(head.split()) == said.splitlines()[0]
+        assert small.get_text().split() == ["n"] * 150
+        words = small.get_window_extent()
+        assert words.x1 <= figure.bbox.x1
+        assert words.y0 >= axes.get_tightbbox().y1
+        assert words.y1 <= figure.bbox.y1
+
+
 def test_saving_twice_gives_the_same_bytes(table, tmp_path):
     for suffix in ("svg", "png"):
         for name in ("a", "b"):

@@ -35,15 +35,17 @@ def table():
 
 
 def test_the_title_counts_what_holds_and_names_the_strongest(table):
-    lines = drawn.validity(table).get_suptitle().splitlines()
+    lines = drawn.finding(table).splitlines()
     assert lines[0] == (
+        "Of correlations that hold, 1 of 2 across sources and 1 of 1 within sources have the sign that a verdict of "
+        "the audit supposes"
+    )
+    assert lines[1] == (
         "Across sources 3 of 5 correlations hold; the strongest: mle −0.80 with HNSW recall, none with probe accuracy"
     )
-    assert lines[1].startswith("Within sources 2 of 6 correlations hold; the strongest: mle −0.60 with HNSW recall")
-    assert lines[2] == (
-        "With the sign that a verdict of the audit supposes: 1 of 2 across sources and 1 of 1 within sources. "
-        "Too few models to test word similarity"
-    )
+    assert lines[2].startswith("Within sources 2 of 6 correlations hold; the strongest: mle −0.60 with HNSW recall")
+    assert lines[3] == "Too few models to test word similarity"
+    assert " ".join(drawn.validity(table).get_suptitle().split()) == lines[0]
 
 
 def test_a_table_in_which_nothing_holds_says_so(table):
