@@ -1,6 +1,9 @@
-"""What the site needs of what lies beside docs/: results that pages link to."""
+"""What the site needs of what lies beside docs/: results and scripts that pages link to, and the gallery's figures."""
 
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 
-LINK = re.compile(r"\]\(\.\./(results/[^)#]+)\)")
+LINK = re.compile(r"\]\(\.\./((?:results|examples)/[^)#]+)\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -16,6 +19,11 @@ def on_files(files: Any, config: Any) -> Any:
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
     for name in sorted(set(LINK.findall(text))):
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, str(ROOT / "examples" / "gallery.py"), "cube-300", "--n", "2000", "--out", out]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for figure in sorted(Path(out).glob("*.svg")):
+            files.append(File.generated(config, f"gallery/{figure.name}", content=figure.read_bytes()))
     return files
 
 
