@@ -103,7 +103,7 @@ def test_a_missing_gpu_is_one_line(call, file, monkeypatch, command):
     code, out, err = call(command, file, "--device", "cuda")
     assert (code, out) == (2, "")
     assert err.startswith("geomkit: device 'cuda' needs a torch built for CUDA, which")
-    assert "here run device='cpu'" in err
+    assert "here run --device cpu" in err
     assert err.count("\n") == 1
     code, _, err = call(command, file, "--backend", "cpu", "--device", "cuda:0")
     assert code == 2
@@ -188,7 +188,7 @@ def test_sources_lists_every_source(call):
     assert all(row["licence"] for row in listed.values())
 
     _, text, _ = call("sources", "--family", "word2vec")
-    assert [line.split()[0] for line in text.splitlines()] == geomkit.sources.names(family="word2vec")
+    assert [line.split()[0] for line in text.splitlines()[1:]] == geomkit.sources.names(family="word2vec")
 
 
 def test_fetch_fetches_what_is_asked(call, monkeypatch):
@@ -258,3 +258,34 @@ def test_warm_as_json(call):
     code, out, _ = call("warm", "--precision", "float64", "--json")
     assert code == 0
     assert set(json.loads(out)) == {"n_compiled", "n_found", "seconds", "folders"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["cosine", "sphere-50"], "give n, such as --n 2000"),
+        (["cosine", "NAN"], "drop them with --on-invalid drop"),
+        (["cosine", "FILE", "--device", "cuda"], "--device"),
+        (["cosine", "googlenews"], "did you mean googlenews-300?"),
+        (["nocommand"], "See geomkit --help."),
+        (["cosine", "FILE", "--bad"], "See geomkit cosine --help."),
+        (["cosine"], "See geomkit cosine --help."),
+        (["atlas", "FILE", "--out", "x.csv"], "must be a .parquet file"),
+    ],
+)
+def test_an_error_says_what_to_do_next_in_one_line(call, file, tmp_path, arguments, advice):
+    rows = np.load(file)
+    rows[3] = np.nan
+    np.save(tmp_path / "nan.npy", rows)
+    places = {"FILE": str(file), "NAN": str(tmp_path / "nan.npy")}
+    code, out, err = call(*(places.get(each, each) for each in arguments))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert advice in err
+
+
+def test_only_arguments_are_said_as_options():
+    from geomkit.cli import _in_options
+
+    assert _in_options("p of a/n=3.npy and eta=2, folds = 5") == "p of a/n=3.npy and eta=2, folds = 5"
+    assert _in_options("give device='cpu' or backend=\"torch\"") == "give --device cpu or --backend torch"

@@ -6,6 +6,8 @@ import os
 import platform
 from pathlib import Path
 
+import pytest
+
 import geomkit
 from geomkit.cli import doctor
 from geomkit.cli.tables import table
@@ -61,3 +63,42 @@ def test_tables_keep_markup_and_long_cells():
     assert "y" * 150 in text
     assert "\x1b" not in text
     assert text.splitlines()[0].strip() == "title"
+
+
+@pytest.mark.parametrize("flags", ["avx2", "fma", "avx512f avx512vl", ""])
+def test_a_unit_needs_all_of_its_flags(monkeypatch, flags):
+    from geomkit.kernels import cpu_timings
+
+    monkeypatch.setattr(cpu_timings, "processor", lambda: {"model name": "Z", "flags": flags})
+    assert doctor.examine()["machine"]["matrix units"] == []
+
+
+def test_gpus_are_those_that_torch_finds(monkeypatch):
+    import torch
+
+    machine = doctor.examine()["machine"]
+    assert isinstance(machine["gpus"], list) == torch.cuda.is_available()
+    monkeypatch.setattr(doctor, "_gpus", lambda: (["A", "B"], ""))
+    assert doctor.examine()["machine"]["gpus"] == ["A", "B"]
+    monkeypatch.setattr(doctor, "_gpus", lambda: ([], "of a reason"))
+    assert doctor.examine()["machine"]["gpus"] == "none: of a reason"
+
+
+def test_sizes_are_in_the_units_that_they_name(monkeypatch):
+    from geomkit import memory
+    from geomkit.sources import fetch
+    from geomkit.sources.catalogue import PACKAGES
+
+    monkeypatch.setattr(memory, "free_memory", lambda: 3 * 2**30)
+    monkeypatch.setattr(fetch, "is_cached", lambda _: True)
+    monkeypatch.setattr(fetch, "cached_size", lambda _: 2_000_000)
+    found = doctor.examine()
+    assert found["machine"]["free memory"] == "3.0 GiB"
+    assert found["data"]["size"] == f"{2 * len(PACKAGES)} MB"
+
+
+def test_advice_about_torch_is_for_those_without(monkeypatch):
+    assert not any("without torch" in line for line in doctor.examine()["advice"])
+    real = doctor.importlib.util.find_spec
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
+    assert any("without torch" in line for line in doctor.examine()["advice"])

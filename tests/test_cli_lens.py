@@ -101,7 +101,10 @@ def test_a_tuned_lens_is_trained_saved_and_read_through(call, folder, tmp_path):
     code, out, err = call("tune-lens", out_file, *how)
     assert code == 0
     assert "step 30 of 30" in err
-    rows = [line.split() for line in out.splitlines()[1:]]
+    title, heading, *lines = out.splitlines()
+    assert title.startswith("KL from the last layer, nats")
+    assert heading.split() == ["layer", "KL", "lens", "KL", "tuned"]
+    rows = [line.split() for line in lines]
     assert [row[0] for row in rows] == ["0", "1", "2"]
     assert all(float(after) < float(before) for _, before, after in rows)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["texts.txt", "tuned.safetensors"]

@@ -101,27 +101,41 @@ class Comparison:
     def __str__(self) -> str:
         names = list(self.audits)
         width = max(12, *(len(name) + 2 for name in names))
-        first, *others = names
-        real = {(each.statistic, each.second) for each in self.differences if each.first == first and each.real}
-        how = "paired by row" if self.paired else "of independent rows"
-        lines = [
-            f"difference from {first}, {how}: * where it is real (Holm, 5 % over all)",
-            f"  {'':<26}" + "".join(f"{name:>{width}} " for name in names),
+        lines = [introduction(self), f"  {'':<26}" + "".join(f"{name:>{width}} " for name in names)]
+        for name, *values, about in cells(self):
+            # Values keep their place, whether a mark follows or not.
+            columns = "".join(each.rjust(width + 1) if each.endswith("*") else f"{each:>{width}} " for each in values)
+            lines.append(f"  {name:<26}{columns} {about}".rstrip())
+        return "\n".join([*lines, *conclusion(self)])
+
+
+def introduction(comparison: Comparison) -> str:
+    """Say what is compared with what, and what the marks mean."""
+    how = "paired by row" if comparison.paired else "of independent rows"
+    return f"difference from {next(iter(comparison.audits))}, {how}: * where it is real (Holm, 5 % over all)"
+
+
+def cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return rows of text: a statistic, its value in each space, with * where it differs, and what it says."""
+    first, *others = names = list(comparison.audits)
+    real = {(each.statistic, each.second) for each in comparison.differences if each.first == first and each.real}
+    rows: list[tuple[str, ...]] = []
+    for each in comparison.audits[first].findings:
+        beside = [
+            shown(comparison.audits[name][each.statistic].value) + ("*" if (each.statistic, name) in real else "")
+            for name in others
         ]
-        for each in self.audits[first].findings:
-            cells = [f"{shown(each.value):>{width}} "]
-            for name in others:
-                mark = "*" if (each.statistic, name) in real else " "
-                cells.append(f"{shown(self.audits[name][each.statistic].value):>{width}}{mark}")
-            lines.append(f"  {each.statistic:<26}{''.join(cells)} {STATISTICS[each.statistic].about}")
-        lines.append(f"  {'verdict':<26}" + "".join(f"{self.audits[name].verdict:>{width}} " for name in names))
-        if self.alignments:
-            lines += ["", "alignment over the same rows"]
-        for a, b, aligned in self.alignments:
-            what = "debiased CKA" if aligned.method == "cka" else f"of {aligned.k} neighbours in common"
-            lines.append(f"  {a} / {b}: {shown(aligned.value)} {what} (chance {shown(aligned.chance)})")
-        lines += [f"  {note}" for note in self.notes]
-        return "\n".join(lines)
+        rows.append((each.statistic, shown(each.value), *beside, STATISTICS[each.statistic].about))
+    return [*rows, ("verdict", *(comparison.audits[name].verdict for name in names), "")]
+
+
+def conclusion(comparison: Comparison) -> list[str]:
+    """Lines that say how alike spaces of the same rows are, and what was not compared."""
+    lines = ["", "alignment over the same rows"] if comparison.alignments else []
+    for a, b, aligned in comparison.alignments:
+        what = "debiased CKA" if aligned.method == "cka" else f"of {aligned.k} neighbours in common"
+        lines.append(f"  {a} / {b}: {shown(aligned.value)} {what} (chance {shown(aligned.chance)})")
+    return lines + [f"  {note}" for note in comparison.notes]
 
 
 def compare(

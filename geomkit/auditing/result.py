@@ -256,31 +256,19 @@ _MEANING = (
 )
 
 
-def _lines(audit: Audit) -> list[str]:
+def introduction(audit: Audit) -> list[str]:
+    """Lines that say what was measured, and beside what."""
     sampled = f", sampled from {audit.sampled_from:,} (seed {audit.seed})" if audit.sampled_from else ""
     dropped = f", {audit.n_dropped:,} rows dropped" if audit.n_dropped else ""
-    lines = [
+    return [
         f"{audit.source}: {audit.n:,} rows of {audit.d:,}{sampled}{dropped}; k = {audit.k}, {audit.metric}",
         f"null: {audit.null}, {audit.null_draws} random sets of the same size; {audit.backend}, {audit.precision}",
-        "",
-        f"  {'':<26}{'value':>10}  {'95 % interval':<20}{'random':>10}{'z':>10}",
     ]
-    family = ""
-    for each in audit.findings:
-        statistic = STATISTICS[each.statistic]
-        if statistic.family != family:
-            family = statistic.family
-            lines.append(family)
-        if math.isnan(each.value):
-            lines.append(f"  {each.statistic:<26}{'—':>10}  {each.note}")
-            continue
-        interval = "" if math.isnan(each.low) else f"{shown(each.low)} … {shown(each.high)}"
-        verdict = each.verdict.upper() if each.flagged else each.verdict
-        lines.append(
-            f"  {each.statistic:<26}{shown(each.value):>10}  {interval:<20}{shown(each.null_mean):>10}"
-            f"{shown(each.z):>10}  {verdict:<5}{statistic.about}{f' ({each.note})' if each.note else ''}"
-        )
-    lines += ["", f"verdict: {audit.verdict.upper()}"]
+
+
+def conclusion(audit: Audit) -> list[str]:
+    """Lines that say the verdict, what led to it, and what to try first."""
+    lines = [f"verdict: {audit.verdict.upper()}"]
     if audit.like_random:
         lines.append("nothing here is unlike random vectors: there is no structure for a search to use")
     lines += [f"  {each}" for each in audit.flagged]
@@ -290,3 +278,35 @@ def _lines(audit: Audit) -> list[str]:
         lines += ["", "what to try first"]
         lines += [f"  {each}" for each in audit.suggestions]
     return lines
+
+
+def cells(finding: Finding) -> tuple[str, str, str, str, str, str, str]:
+    """Return the statistic, its value, interval, null, z, verdict and meaning as text, flagged verdicts in capitals."""
+    if math.isnan(finding.value):
+        return finding.statistic, "—", "", "", "", "", finding.note
+    interval = "" if math.isnan(finding.low) else f"{shown(finding.low)} … {shown(finding.high)}"
+    verdict = finding.verdict.upper() if finding.flagged else finding.verdict
+    about = f"{STATISTICS[finding.statistic].about}{f' ({finding.note})' if finding.note else ''}"
+    return (
+        finding.statistic, shown(finding.value), interval, shown(finding.null_mean), shown(finding.z), verdict, about
+    )  # fmt: skip
+
+
+def _lines(audit: Audit) -> list[str]:
+    lines = [
+        *introduction(audit),
+        "",
+        f"  {'':<26}{'value':>10}  {'95 % interval':<20}{'random':>10}{'z':>10}",
+    ]
+    family = ""
+    for each in audit.findings:
+        statistic = STATISTICS[each.statistic]
+        if statistic.family != family:
+            family = statistic.family
+            lines.append(family)
+        name, value, interval, null, z, verdict, about = cells(each)
+        if math.isnan(each.value):
+            lines.append(f"  {name:<26}{value:>10}  {about}")
+        else:
+            lines.append(f"  {name:<26}{value:>10}  {interval:<20}{null:>10}{z:>10}  {verdict:<5}{about}")
+    return [*lines, "", *conclusion(audit)]

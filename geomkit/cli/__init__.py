@@ -6,6 +6,7 @@ as `--fail-on` says, 2 bad input or something that cannot be had, in one line, 1
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -51,17 +52,37 @@ def _root(
     """Measure the geometry of embeddings."""
 
 
+_ARGUMENT = re.compile(
+    r"(?<![\w./-])(backend|device|key|n|on_invalid|precision|seed|threads)=(['\"]?)([\w.:-]+)\2(?!\w)"
+)
+
+
+def _in_options(reason: str) -> str:
+    """Say an argument of the library that a message advises as the option that it is here."""
+    return _ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')} {found[3]}", reason)
+
+
+def _asked(context: Any) -> str:
+    """Return the command that was asked for, as a person writes it."""
+    names: list[str] = []
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name)
+        context = context.parent
+    return " ".join(["geomkit", *names])
+
+
 def run(command: Callable[..., Any]) -> int:
     """Run a Typer application and turn refusals into one line and an exit code."""
     try:
         with showing():
             return int(command(standalone_mode=False) or 0)
     except GeomkitError as refused:
-        reason, code = str(refused), 2
+        reason, code = _in_options(str(refused)), 2
     except (KeyboardInterrupt, typer.Abort):
         reason, code = "interrupted", 130
     except TyperException as usage:
         reason, code = usage.format_message(), 2
+        reason += f" See {_asked(getattr(usage, 'ctx', None))} --help." if reason else ""
     except BrokenPipeError:
         # The reader of our output has gone, as in `| head`; leave nothing for Python to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geomkit.cli.findings import shown_audit, shown_comparison
 from geomkit.cli.options import AsJson, BackendName, DeviceName, OnInvalid, Rows, Threads, devices, opened, vectors
 from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
 from geomkit.errors import InvalidInputError
@@ -97,7 +98,7 @@ def audit(
         from geomkit.report.html.page import write
 
         write(audit_page(result, named), html)
-    typer.echo(result.to_json() if as_json else str(result))
+    typer.echo(result.to_json() if as_json else shown_audit(result))
     _gate(result.verdict, fail_on)
 
 
@@ -148,7 +149,7 @@ def compare(
         from geomkit.report.html.page import write
 
         write(comparison_page(result), html)
-    typer.echo(result.to_json() if as_json else str(result))
+    typer.echo(result.to_json() if as_json else shown_comparison(result))
     _gate(result.verdict, fail_on)
 
 

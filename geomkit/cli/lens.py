@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geomkit.cli import tables
 from geomkit.cli.options import AsJson
 from geomkit.errors import InvalidInputError
 
@@ -114,9 +115,9 @@ def tune_lens(
         found = [{"layer": layer, "kl_lens": kl["lens", layer], "kl_tuned": kl["tuned", layer]} for layer in chosen]
         typer.echo(json.dumps(found, indent=2))
         return
-    typer.echo(f"{'layer':>5}  {'KL lens':>8}  {'KL tuned':>8}   nats, mean over held-out texts")
-    for layer in chosen:
-        typer.echo(f"{layer:>5}  {kl['lens', layer]:>8.3f}  {kl['tuned', layer]:>8.3f}")
+    lines = [(str(layer), f"{kl['lens', layer]:.3f}", f"{kl['tuned', layer]:.3f}") for layer in chosen]
+    title = "KL from the last layer, nats, mean over held-out texts"
+    typer.echo(tables.table(("layer", "KL lens", "KL tuned"), lines, title, numbers=(0, 1, 2)))
 
 
 def table(found: "Reading", width: int | None = None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geomkit.cli.options import AsJson
+from geomkit.cli.tables import table
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -58,9 +59,8 @@ def sources(
     if as_json:
         typer.echo(json.dumps(listed, indent=2))
         return
-    width = max(len(str(row["name"])) for row in listed)
-    for row in listed:
-        typer.echo(f"{row['name']:<{width}}  {row['family']:<8}  {row['dim']:>6}  {row['state']:<8}  {row['about']}")
+    columns = ("name", "family", "dim", "state", "about")
+    typer.echo(table(columns, [[str(row[each]) for each in columns] for row in listed], numbers=(2,)))
 
 
 def _state(source: "Source", here: dict[str, bool]) -> str:

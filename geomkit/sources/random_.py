@@ -77,7 +77,7 @@ _KINDS: tuple[tuple[str, _Draw, str, str], ...] = (
 def _load(what: str, draw: _Draw, origin: str, dim: int, n: int | None, seed: int) -> Vectors:
     name = f"{what}-{dim}"
     if n is None:
-        msg = f"{name} is random and has as many rows as you ask for: give n"
+        msg = f"{name} is random and has as many rows as you ask for: give n, such as n=2000"
         raise InvalidInputError(msg)
     count = checked_count(n, name=name)
     return Vectors(
