@@ -270,6 +270,7 @@ def test_warm_as_json(call):
         (["nocommand"], "See geomkit --help."),
         (["cosine", "FILE", "--bad"], "See geomkit cosine --help."),
         (["cosine"], "See geomkit cosine --help."),
+        (["sources", "fetch", "--bad"], "See geomkit sources fetch --help."),
         (["atlas", "FILE", "--out", "x.csv"], "must be a .parquet file"),
     ],
 )
