@@ -13,8 +13,9 @@ from typing import Any
 
 from geomkit.devices import is_out_of_memory
 from geomkit.errors import DeviceMemoryError
+from geomkit.progress import Counter
 from geomkit.streams import Streams
-from geomkit.tiles import PairReducer, Shared, Tiles
+from geomkit.tiles import PairReducer, Shared, Tiles, pairs_in
 
 __all__ = ["sweep_on_devices"]
 
@@ -23,7 +24,7 @@ LEAST_TILE = 64
 
 
 def sweep_on_devices(
-    tiles: Tiles, reducers: Sequence[PairReducer], order: Sequence[tuple[slice, slice]], size: int
+    tiles: Tiles, reducers: Sequence[PairReducer], order: Sequence[tuple[slice, slice]], size: int, count: Counter
 ) -> None:
     """Feed these tiles to every reducer, on all devices where the rows are placed.
 
@@ -37,6 +38,8 @@ def sweep_on_devices(
         Rows and columns of the tiles.
     size : int
         Rows and columns of a tile at most.
+    count : Counter
+        Told the pairs of a tile when a device has passed it.
 
     Raises
     ------
@@ -45,14 +48,14 @@ def sweep_on_devices(
     """
     devices = tiles.rows.matrix.devices
     if len(devices) == 1:
-        _Worker(tiles, size, reducers).run(iter(order))
+        _Worker(tiles, size, reducers, count).run(iter(order))
         return
     for device in devices:
         # What was made on streams of this thread, others read.
         Streams(device, two=False).settle()
     shared = Shared(order)
     with ThreadPoolExecutor(len(devices)) as pool:
-        shards = [pool.submit(_shard, tiles, device, size, reducers, shared) for device in devices]
+        shards = [pool.submit(_shard, tiles, device, size, reducers, shared, count) for device in devices]
         try:
             found = [each.result() for each in shards]
         finally:
@@ -63,10 +66,12 @@ def sweep_on_devices(
             reducer.merge(other)
 
 
-def _shard(tiles: Tiles, device: Any, size: int, reducers: Sequence[PairReducer], shared: Shared) -> list[PairReducer]:
+def _shard(
+    tiles: Tiles, device: Any, size: int, reducers: Sequence[PairReducer], shared: Shared, count: Counter
+) -> list[PairReducer]:
     try:
         mine: list[PairReducer] = [reducer.spawn(device) for reducer in reducers]
-        worker = _Worker(tiles.on(device), size, mine)
+        worker = _Worker(tiles.on(device), size, mine, count)
         worker.run(shared)
         worker.streams.settle()
     except BaseException:
@@ -99,8 +104,10 @@ def _cut(part: slice, side: int) -> Iterator[slice]:
 class _Worker:
     """Works off tiles on one device."""
 
-    def __init__(self, tiles: Tiles, size: int, reducers: Sequence[PairReducer]) -> None:
-        self.tiles, self.reducers = tiles, reducers
+    def __init__(self, tiles: Tiles, size: int, reducers: Sequence[PairReducer], count: Counter) -> None:
+        self.tiles, self.reducers, self.count = tiles, reducers, count
+        # Tiles that were asked for, with the marks that they are done.
+        self.asked: deque[tuple[Any, int]] = deque()
         self.side = min(size, tiles.rows.n)
         # A product that is not stored cannot be made ahead.
         self.depth = 1 if tiles.fused else 2
@@ -114,6 +121,7 @@ class _Worker:
             while not self._done(order):
                 # Here nothing refers to the memory any more that was used when it ran out.
                 self._halve()
+            self._tell(rest=True)
 
     def _done(self, order: Iterator[tuple[slice, slice]]) -> bool:
         """Work off everything; or leave what is not finished among what has begun, where memory runs out."""
@@ -147,10 +155,17 @@ class _Worker:
                     main.wait_event(ready)
                     _reduce(tile, self.begun[0])
                     free.append(main.record_event())
-                    self.begun.popleft()
+                    done = self.begun.popleft()
+                    self.asked.append((free[-1], pairs_in(done.rows, done.cols)))
+                    self._tell()
         finally:
             # Memory of the main stream, which the side may still use, is free for the main one after this.
             main.wait_event(side.record_event())
+
+    def _tell(self, *, rest: bool = False) -> None:
+        """Count the tiles that the device has finished, or those that it still works at, too."""
+        while self.asked and (rest or self.streams.passed(self.asked[0][0])):
+            self.count(self.asked.popleft()[1])
 
     def _draw(self, order: Iterator[tuple[slice, slice]]) -> _Task | None:
         if not self.next:

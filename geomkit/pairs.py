@@ -15,7 +15,7 @@ from geomkit.panels import Panel, Panels, Span, panel_pairs, panel_rows, tiles_o
 from geomkit.progress import Counter
 from geomkit.rows import room
 from geomkit.threads import ieee, one_thread_each, processors
-from geomkit.tiles import PairReducer, Shared, Tiles, schedule, tile_size
+from geomkit.tiles import PairReducer, Shared, Tiles, pairs_in, schedule, tile_size
 
 __all__ = ["sweep", "sweep_panels"]
 
@@ -52,19 +52,20 @@ def sweep(
     if rows.matrix.crew is not None:
         rows.matrix.crew.sweep(tiles, reducers, size)
         return
+    count = Counter("pairs", rows.n * (rows.n - 1) // 2)
     if rows.resident is None and not rows.backend.on_device:
         pairs = panel_pairs(rows.n, panel_rows(rows, room(rows.matrix), size))
-        sweep_panels(tiles, reducers, pairs, threads=threads, size=size, count=_counter(rows.n, size))
+        sweep_panels(tiles, reducers, pairs, threads=threads, size=size, count=count)
         return
     order = list(schedule(rows.n, size))
     if rows.resident is not None:
         order = _from_the_diagonal(order)
     if rows.backend.on_device:
         with ieee():
-            sweep_on_devices(tiles, reducers, order, size)
+            sweep_on_devices(tiles, reducers, order, size, count)
         return
     workers = (threads or processors()) if rows.backend is Backend.CPU else 1
-    workers, count = min(workers, len(order)), _counter(rows.n, size)
+    workers = min(workers, len(order))
     if workers == 1:
         # A single tile is left to BLAS's own threads, unless the caller set their number.
         with ieee(), one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
@@ -122,12 +123,6 @@ def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, sl
     return sorted(order, key=lambda tile: tile[1].start - tile[0].start)
 
 
-def _counter(n: int, size: int) -> Counter:
-    """Count the pairs of all tiles, of which those on the diagonal have some twice."""
-    whole, rest = divmod(n, size)
-    return Counter("pairs", (n**2 + whole * size**2 + rest**2) // 2)
-
-
 def _work(
     tiles: Tiles,
     size: int,
@@ -141,4 +136,4 @@ def _work(
         for reducer in reducers:
             reducer.update(tile, i, j)
         if count is not None:
-            count((i.stop - i.start) * (j.stop - j.start))
+            count(pairs_in(i, j))

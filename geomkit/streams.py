@@ -68,6 +68,10 @@ class Streams:
 
         return torch.cuda.stream(self.side)
 
+    def passed(self, mark: Any) -> bool:
+        """Whether what was asked for before a mark is done; does not wait for it."""
+        return not self._real or bool(mark.query())
+
     def settle(self) -> None:
         """Wait until both are done."""
         self.side.synchronize()

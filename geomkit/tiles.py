@@ -17,7 +17,7 @@ from geomkit.kernels import load, module
 from geomkit.rows import Rows
 from geomkit.scores import Scores
 
-__all__ = ["PairReducer", "Shared", "Tiles", "schedule", "tile_size"]
+__all__ = ["PairReducer", "Shared", "Tiles", "pairs_in", "schedule", "tile_size"]
 
 TILE = 768
 """Rows and columns of a tile: 2.25 MiB in float32, large enough to hide the cost of a call, small enough for cache."""
@@ -132,6 +132,12 @@ class PairReducer(Protocol):
 
     def merge(self, other: Self) -> None:
         """Take in what a sibling has seen."""
+
+
+def pairs_in(rows: slice, cols: slice) -> int:
+    """Count the pairs of a tile, those of one on the diagonal once: the pieces of a tile have as many as the whole."""
+    m, n = int(rows.stop - rows.start), int(cols.stop - cols.start)
+    return m * (m - 1) // 2 if rows == cols else m * n
 
 
 class Shared:

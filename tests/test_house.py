@@ -57,7 +57,7 @@ ALLOWED = {
     "geomkit.reducers": {"geomkit.kernels =", "geomkit.errors"},
     "geomkit.nearest": {"geomkit.kernels ="},
     "geomkit.tiles": {"geomkit.devices", "geomkit.rows", "geomkit.scores", "geomkit.kernels ="},
-    "geomkit.device_sweep": {"geomkit.devices", "geomkit.errors", "geomkit.streams", "geomkit.tiles"},
+    "geomkit.device_sweep": {f"geomkit.{each}" for each in ("devices", "errors", "progress", "streams", "tiles")},
     "geomkit.pairs": {
         "geomkit.device_sweep",
         "geomkit.panels",
