@@ -53,6 +53,22 @@ class Sphere:
         half = (self.d - 1) / 2
         return np.asarray(special.betainc(half, half, np.clip((1 + c) / 2, 0, 1)))
 
+    def quantile(self, probability: float) -> float:
+        """Return the cosine that so large a share of pairs lies below: c² follows Beta(1/2, (d-1)/2).
+
+        Raises
+        ------
+        InvalidInputError
+            The probability is not in [0, 1].
+        """
+        if not 0 <= probability <= 1:
+            msg = f"probability must lie in [0, 1]; got {probability!r}"
+            raise InvalidInputError(msg)
+        if self.d == 1:
+            return -1.0 if probability <= 0.5 else 1.0
+        square = float(special.betaincinv(0.5, (self.d - 1) / 2, abs(2 * probability - 1)))
+        return math.copysign(math.sqrt(square), probability - 0.5)
+
     @property
     def std(self) -> float:
         """Standard deviation of the cosine: 1/√d."""

@@ -42,6 +42,21 @@ def test_the_distribution_is_symmetric_and_ends_where_cosines_end(d):
 
 
 @pytest.mark.parametrize("d", DIMENSIONS)
+def test_quantiles_are_where_the_distribution_says(d):
+    sphere = nulls.sphere(d)
+    for probability in (0.001, 0.01, 0.3, 0.5, 0.75, 0.99):
+        assert_within(sphere.cdf(sphere.quantile(probability)), probability, 1e-10)
+    assert (sphere.quantile(0), sphere.quantile(0.5), sphere.quantile(1)) == (-1, 0, 1)
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(InvalidInputError, match=r"probability must lie in \[0, 1\]; got"):
+            sphere.quantile(bad)
+
+
+def test_quantiles_of_two_directions():
+    assert [nulls.sphere(1).quantile(each) for each in (0, 0.5, 0.51, 1)] == [-1, -1, 1, 1]
+
+
+@pytest.mark.parametrize("d", DIMENSIONS)
 def test_moments_are_those_of_the_density(d):
     sphere = nulls.sphere(d)
 

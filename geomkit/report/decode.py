@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["decode", "finding", "half_bytes"]
+__all__ = ["bytes_finding", "decode", "finding", "half_bytes"]
 
 _READERS = {
     "nearest input embedding": ("#0072B2", "o"),
@@ -94,11 +94,16 @@ def finding(tokens: "pd.DataFrame", few: "pd.DataFrame") -> str:
     reader = max(known, key=lambda name: float(same[name, middle]))
     head = (
         f"At layer {middle} the best reader ({reader}) reads {100 * same[reader, middle]:.0f} % of tokens, and "
-        f"{few.bytes.min():g} to {few.bytes.max():g} bytes a vector keep half of what float32 keeps"
+        f"{bytes_finding(few)}"
     )
     spans = [f"{row.space} {row.bytes:g} of {row.float32_bytes}" for row in few.itertuples()]
     said = f"Of tokens at layers {middle} and {last}: {', '.join(parts)}"
     return f"{head}\n{said}.\nBytes that keep half of neighbours or tokens: {'; '.join(spans)}"
+
+
+def bytes_finding(few: "pd.DataFrame") -> str:
+    """Say how few bytes are enough, over all spaces."""
+    return f"{few.bytes.min():g} to {few.bytes.max():g} bytes a vector keep half of what float32 keeps"
 
 
 def _tokens(axes: "Axes", rows: "pd.DataFrame", title: str, *, legend: bool = True) -> None:

@@ -5,12 +5,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geomkit.nulls import sphere
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FAMILIES", "concentration", "cosine_distribution", "headed", "layers", "orthogonality", "save", "styled"]
+__all__ = [
+    "FAMILIES",
+    "concentration",
+    "concentration_finding",
+    "cosine_distribution",
+    "cosines_finding",
+    "headed",
+    "layers",
+    "layers_finding",
+    "orthogonality",
+    "orthogonality_finding",
+    "save",
+    "styled",
+]
 
 STYLE = Path(__file__).with_name("geomkit.mplstyle")
 
@@ -94,11 +109,11 @@ def cosine_distribution(shapes: "pd.DataFrame") -> "Figure":
         figure.legend(
             dotted, ["dotted: directions uniform on the sphere of the same dimension"], loc="outside lower center"
         )
-        headed(figure, _spread(shapes))
+        headed(figure, cosines_finding(shapes))
         return figure
 
 
-def _spread(shapes: "pd.DataFrame") -> str:
+def cosines_finding(shapes: "pd.DataFrame") -> str:
     """Say how many real sources have cosines that are wider than the sphere's or off zero."""
     wider = shifted = real = 0
     for _, rows in shapes[shapes.family != "random"].groupby("source"):
@@ -143,17 +158,17 @@ def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
         _dimensions(axes, (50, 100, 200, 300, 512, 1024, 2048, 4096, 11_293, 30_925))
         axes.set_ylabel(f"share of pairs with |cosine| ≤ {eps:g}")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-        headed(figure, _orthogonal(found))
+        headed(figure, orthogonality_finding(found))
         return figure
 
 
-def _orthogonal(found: "pd.DataFrame") -> str:
+def orthogonality_finding(found: "pd.DataFrame") -> str:
     """Say which share of pairs is nearly orthogonal in the dimensions that people speak of."""
     there = found[found.d.between(512, 1024)]
     if there.empty:
         return "Nothing was measured in 512 to 1024 dimensions"
     said = f"Nearly orthogonal pairs in 512 to 1024 dimensions: {_range(there.null_mean)} of random directions"
-    for family, name in (("tfidf", "TF-IDF's"), ("llm", "language models'")):
+    for family, name in (("tfidf", "TF-IDF"), ("llm", "language models")):
         mine = there[there.family == family].value
         said += f", {_range(mine)} of {name}" if len(mine) else ""
     return said
@@ -161,7 +176,7 @@ def _orthogonal(found: "pd.DataFrame") -> str:
 
 def _range(shares: "pd.Series") -> str:
     low, high = 100 * shares.min(), 100 * shares.max()
-    return f"{low:.0f} %" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f} %"
+    return f"{low:.0f}\u00a0%" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}\u00a0%"
 
 
 def _dimensions(axes: "Axes", ticks: tuple[int, ...]) -> None:
@@ -223,17 +238,30 @@ def concentration(table: "pd.DataFrame", n: int) -> "Figure":
             axes.set_xlabel("dimension (log scale)")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
-        headed(figure, _concentrated(table, n))
+        headed(figure, concentration_finding(table, n))
         return figure
 
 
-def _concentrated(table: "pd.DataFrame", n: int) -> str:
-    """Say how many real sources have distances that vary more than those of Gaussian vectors of their dimension."""
-    found = table[(table.metric == "minkowski-2") & (table.statistic == "relative_variance") & (table.n == n)]
+def concentration_finding(table: "pd.DataFrame", n: int, statistic: str = "relative_variance") -> str:
+    """Say in how many real spaces Euclidean distances are told apart better than in Gaussian ones as wide.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Tidy rows of the study.
+    n : int
+        Rows of a source.
+    statistic : {"relative_variance", "relative_contrast"}
+    """
+    found = table[(table.metric == "minkowski-2") & (table.statistic == statistic) & (table.n == n)]
     found = found[(found.family != "random") & (found.value > 0)]
     ratio = found.value / found.null_mean
-    said = f"Euclidean distances vary more than those of Gaussian vectors in {int((ratio > 1).sum())} of {len(found)}"
-    return f"{said} real spaces" + (f": {ratio.median():.0f} times in the median" if len(found) else "")
+    what = {
+        "relative_variance": "Euclidean distances vary more than those of",
+        "relative_contrast": "The farthest row is further beyond the nearest than among",
+    }[statistic]
+    said = f"{what} Gaussian vectors in {int((ratio > 1).sum())} of {len(found)} real spaces"
+    return said + (f": {ratio.median():.0f} times in the median" if len(found) else "")
 
 
 def layers(table: "pd.DataFrame", n: int) -> "Figure":
@@ -248,7 +276,6 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
     """
     with styled():
         import matplotlib.pyplot as plt
-        from scipy.special import betaincinv
 
         found = table[(table.metric == "cosine") & (table.n == n) & table.source.str.startswith("smollm2-")]
         found = found.assign(layer=found.source.str.extract(_LAYERS, expand=False).astype("float"))
@@ -265,19 +292,18 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
             axes.fill_between(mine.index, mine["q1"], mine["q99"], color=colour, alpha=0.15, linewidth=0)
             axes.plot(mine.index, mine["mean"], color=colour, marker="o", markersize=3.5, label=title)
         dimension = int(wide.d.iloc[0])
-        # cos² of random directions follows Beta(1/2, (d - 1)/2).
-        reach = float(betaincinv(0.5, (dimension - 1) / 2, 0.98)) ** 0.5
+        reach = sphere(dimension).quantile(0.99)
         axes.axhspan(-reach, reach, color="0.5", alpha=0.2, linewidth=0)
         axes.axhline(
             0, color="0.35", linewidth=1.2, linestyle="--", label=f"random directions in {dimension} dimensions"
         )
         axes.set(xlabel="layer of SmolLM2-135M (0 = input embedding)", ylabel="cosine similarity", ylim=(-0.62, 1.03))
         axes.legend(loc="lower right")
-        headed(figure, _alike(wide))
+        headed(figure, layers_finding(wide))
         return figure
 
 
-def _alike(wide: "pd.DataFrame") -> str:
+def layers_finding(wide: "pd.DataFrame") -> str:
     """Say how alike vectors of a layer are."""
     means = wide[wide.statistic == "mean"].groupby("what").value
     said = ", ".join(

@@ -79,7 +79,7 @@ def test_headings_say_what_the_tables_say(table):
     tfidf = tidy("lsa-768", "tfidf", 768, "cosine", "fraction_within", 0.25)
     found = pd.concat([table, pd.DataFrame([tfidf])])
     assert head(figures.orthogonality(found, 0.1, 100)) == (
-        "Nearly orthogonal pairs in 512 to 1024 dimensions: 50 % of random directions, 25 % of TF-IDF's"
+        "Nearly orthogonal pairs in 512 to 1024 dimensions: 50 % of random directions, 25 % of TF-IDF"
     )
     real = tidy("glove-50", "word2vec", 50, "minkowski-2", "relative_variance", 0.75, null=0.25)
     found = pd.concat([table, pd.DataFrame([real, real | {"source": "glove-100", "value": 0.2}])])

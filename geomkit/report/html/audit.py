@@ -9,13 +9,14 @@ import numpy as np
 from geomkit.auditing.result import shown
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.nulls import sphere
+from geomkit.report.html.cells import number
 from geomkit.report.html.charts import dots, lines, steps
 from geomkit.report.html.page import Cell, Chart, Column, Control, Element, Page, Section, Table, Text, clipped
 
 if TYPE_CHECKING:
     from geomkit.auditing.result import Audit, Finding
 
-__all__ = ["audit_page", "distribution", "facts", "findings_of", "findings_table", "number"]
+__all__ = ["audit_page", "distribution", "facts", "findings_of", "findings_table"]
 
 BINS = 160
 """Of the distribution of cosine, between the quantiles that follow, ..."""
@@ -32,11 +33,6 @@ _KINDS = {
     "outliers": "outlier: far from its nearest",
     "duplicates": "duplicate of another row",
 }
-
-
-def number(value: float) -> Cell:
-    """Show a number in four digits; sort it by all of them."""
-    return Cell("—" if math.isnan(value) else shown(value), value)
 
 
 def audit_page(audit: "Audit", labels: Sequence[Any] | None = None) -> Page:
@@ -129,7 +125,7 @@ def distribution(audits: Mapping[str, "Audit"]) -> tuple[Chart | None, list[Cont
         ]
     params = {f"show_{at}": True for at in range(len(names))}
     chart = lines(
-        "cosines", "Cosine similarity of all pairs, beside random directions",
+        "cosines", _centres(known),
         f"Density of the cosine of all pairs of {', '.join(names)}. "
         + "; ".join(f"{name}: half of them below {shown(each['cosine_q50'].value)}" for name, each in known.items()),
         rows, x=("cosine", "cosine similarity of a pair"), y=("density", "density of pairs"), order=names,
@@ -138,6 +134,13 @@ def distribution(audits: Mapping[str, "Audit"]) -> tuple[Chart | None, list[Cont
         note="Counted over all pairs, none sampled; dashed: the closed form for directions uniform on the sphere.",
     )  # fmt: skip
     return chart, [Control(f"show_{at}", name, (), "toggle") for at, name in enumerate(names)]
+
+
+def _centres(audits: Mapping[str, "Audit"]) -> str:
+    """Say where the cosines of the spaces lie, and those of random directions."""
+    medians = sorted(each["cosine_q50"].value for each in audits.values())
+    ends = " to ".join(dict.fromkeys(shown(each) for each in (medians[0], medians[-1])))
+    return f"Half of all pairs have a cosine below {ends}; of random directions, below 0"
 
 
 def _distribution(audit: "Audit") -> Section:
@@ -188,8 +191,8 @@ def _findings(audit: "Audit") -> Section:
         far = max(judged, key=lambda each: abs(each.z))
         elements.append(
             dots(
-                "z", "How far from random vectors each statistic is",
-                f"A dot for each statistic at its z. The farthest is {far.statistic} at z = {shown(far.z)}.",
+                "z", f"Farthest from random vectors: {far.statistic}, at z = {shown(far.z)}",
+                "How far from random vectors each statistic is: a dot for each at its z.",
                 rows, x=("z", "z: standard deviations of random sets (symmetric log scale)"), who="verdict",
                 order=VERDICTS, colours=_COLOURS, limits=(-4, 4),
                 note="Dashed: z = ±4. Colour and shape tell the verdict, for which the size of the effect counts, too.",

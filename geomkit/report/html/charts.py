@@ -1,9 +1,12 @@
 """Charts for pages, from rows of data: Vega-Lite by way of Altair, in colours that follow the theme of the page."""
 
+import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geomkit.errors import BackendUnavailableError
+from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.report.html.page import Chart
 
 __all__ = ["COLOURS", "DASHES", "bars", "dots", "graph", "lines", "scatter", "steps"]
@@ -26,6 +29,7 @@ _CONFIG: dict[str, Any] = {
         "domainColor": "var(--quiet)", "tickColor": "var(--quiet)", "labelFontSize": 12, "titleFontSize": 12,
         "titleFontWeight": "normal", "labelLimit": {"expr": "max(110, containerSize()[0] / 4)"},
     },
+    "axisX": {"tickCount": {"expr": "max(3, floor(containerSize()[0] / 80))"}},
     "legend": {
         "labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12, "orient": "bottom",
         "columns": {"expr": "max(1, floor(containerSize()[0] / 330))"}, "labelLimit": 280, "symbolStrokeWidth": 2.5,
@@ -38,7 +42,14 @@ _CONFIG: dict[str, Any] = {
 
 
 _LINE = 26
-"""Pixels of a name on an axis of names."""
+"""Pixels of a name on an axis of names, ..."""
+
+_KEY_LINE = 15
+"""... and of one in a key."""
+
+
+_FOLDED = "containerSize()[0] < 500 ? split(datum.label, ', ') : datum.label"
+"""Where a chart is narrow, a name on an axis has a line for each of its parts."""
 
 
 def _altair() -> Any:
@@ -72,15 +83,23 @@ def _axis(
     ends = [min([0.0, *values] if zero else values), max(values)]
     linear = {} if log else {"zero": zero, "nice": True}
     scale = alt.Scale(type="log" if log else "linear", domain=ends, **linear)
-    return getattr(alt, kind)(f"{column[0]}:Q", title=column[1], scale=scale)
+    axis = {"axis": alt.Axis(values=_ticks(*ends))} if log else {}
+    return getattr(alt, kind)(f"{column[0]}:Q", title=column[1], scale=scale, **axis)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Powers of ten on a log axis, with 2 and 5 between them where there are few."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if last - first <= 4 else (1,)
+    return [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
 
 
 def lines(
     name: str, title: str, alt: str, rows: _Rows, *, x: tuple[str, str], y: tuple[str, str],
     who: str = "who", order: Sequence[str] = (), dashed: Sequence[str] = (), interval: bool = False,
     when: str = "", params: Mapping[str, Any] | None = None, points: bool = False, log_x: bool = False,
-    log_y: bool = False, detail: str = "", marked: str = "",
-    labelled: bool = False, height: int = 320, note: str = "",
+    log_y: bool = False, detail: str = "", marked: str = "", colours: Mapping[str, str] | None = None,
+    keyed: bool = False, height: int = 320, note: str = "",
 ) -> Chart:  # fmt: skip
     """Draw one line for each name in the column `who`.
 
@@ -103,31 +122,28 @@ def lines(
         A column that tells lines of one name apart.
     marked : str
         A parameter whose value on the x axis is marked by a rule.
-    labelled : bool
-        Names stand at the highest point of each line, but for those that are dashed, instead of in a legend.
+    colours : mapping
+        Of each name, if not one each; dashes tell names of one colour apart.
+    keyed : bool
+        Names of the lines that are drawn stand in the upper left corner, instead of all names in a legend.
     """
     altair = _altair()
     names = list(order) or list(dict.fromkeys(str(row[who]) for row in rows))
-    solid = [each for each in names if each not in dashed]
-    colours = ["var(--grey)" if each in dashed else COLOURS[solid.index(each) % (len(COLOURS) - 1)] for each in names]
-    dashes = [[5, 4] if each in dashed else DASHES[solid.index(each) // (len(COLOURS) - 1) % 6] for each in names]
+    strokes = _strokes(names, dashed, colours)
+    colour = altair.Scale(domain=names, range=[each for each, _ in strokes])
+    dash = altair.Scale(domain=names, range=[each for _, each in strokes])
+    legend = None if keyed else altair.Legend(symbolType="stroke")
     base = altair.Chart(altair.NamedData("rows")).encode(
         x=_axis(altair, "X", x, rows, log=log_x),
-        color=altair.Color(
-            f"{who}:N", title=None, scale=altair.Scale(domain=names, range=colours),
-            legend=None if labelled else altair.Legend(symbolType="stroke"),
-        ),
-    )  # fmt: skip
+        color=altair.Color(f"{who}:N", title=None, scale=colour, legend=legend),
+    )
     if detail:
         base = base.encode(detail=f"{detail}:N")
     if when:
         base = base.transform_filter(when)
     drawn = base.mark_line(clip=True, point=points, strokeWidth=2).encode(
         y=_axis(altair, "Y", y, rows, log=log_y, also=("low", "high") if interval else ()),
-        strokeDash=altair.StrokeDash(
-            f"{who}:N", title=None, scale=altair.Scale(domain=names, range=dashes),
-            legend=None if labelled else altair.Legend(symbolType="stroke"),
-        ),
+        strokeDash=altair.StrokeDash(f"{who}:N", title=None, scale=dash, legend=legend),
         tooltip=[altair.Tooltip(f"{who}:N"), altair.Tooltip(f"{x[0]}:Q", title=x[1], format=".4g"),
                  altair.Tooltip(f"{y[0]}:Q", title=y[1], format=".4g")],
     )  # fmt: skip
@@ -136,17 +152,50 @@ def lines(
             y=_axis(altair, "Y", ("low", y[1]), rows, log=log_y, also=(y[0], "high")), y2="high:Q"
         )
         drawn = altair.layer(band, drawn)
-    if labelled:
-        top = base.transform_filter({"not": {"field": who, "oneOf": list(dashed)}}).transform_aggregate(
-            peak=f"argmax({y[0]})", groupby=[who]
+    if keyed:
+        drawn = altair.layer(
+            drawn, *_key(altair, altair.Chart(altair.NamedData("rows")), who, when, names, colour, dash)
         )
-        top = top.transform_calculate(peak_x=f"datum.peak['{x[0]}']", peak_y=f"datum.peak['{y[0]}']")
-        said = top.mark_text(dy=-8, fontSize=11).encode(x="peak_x:Q", y="peak_y:Q", text=f"{who}:N")
-        drawn = altair.layer(drawn, said)
     if marked:
         rule = altair.Chart(altair.Data(values=[{}])).transform_calculate(at=marked).mark_rule(strokeDash=[2, 2])
         drawn = altair.layer(drawn, rule.encode(x="at:Q"))
     return _finished(name, title, alt, note, drawn, params or {}, height, rows=rows)
+
+
+def _strokes(
+    names: Sequence[str], dashed: Sequence[str], colours: Mapping[str, str] | None
+) -> list[tuple[str, list[int]]]:
+    """Colour and dashes of each line."""
+    found: list[tuple[str, list[int]]] = []
+    often: Counter[str] = Counter()
+    for name in names:
+        if name in dashed:
+            found.append(("var(--grey)", [5, 4]))
+            continue
+        colour = colours[name] if colours else COLOURS[often.total() % (len(COLOURS) - 1)]
+        found.append((colour, DASHES[often[colour] % len(DASHES)]))
+        often[colour] += 1
+    return found
+
+
+def _key(
+    altair: Any, base: Any, who: str, when: str, names: Sequence[str], colour: Any, dash: Any
+) -> tuple[Any, Any]:  # fmt: skip
+    """List the lines that are drawn, a stroke and a name each: a legend that follows the controls."""
+    order = f"indexof({json.dumps(list(names))}, datum['{who}'])"
+    listed = base.transform_filter(when) if when else base
+    listed = listed.transform_aggregate(groupby=[who]).transform_calculate(order=order)
+    listed = listed.transform_window(line="row_number()", sort=[altair.SortField("order")])
+    down = {"expr": f"{_KEY_LINE} * datum.line - 6"}
+    both = {"color": altair.Color(f"{who}:N", scale=colour, legend=None), "y": altair.value(0)}
+    stroke = listed.mark_rule(strokeWidth=2, yOffset=down).encode(
+        **both,
+        x=altair.value(8),
+        x2=altair.value(34),
+        strokeDash=altair.StrokeDash(f"{who}:N", scale=dash, legend=None),
+    )
+    name = listed.mark_text(align="left", fontSize=11, yOffset=down).encode(**both, x=altair.value(40), text=f"{who}:N")
+    return stroke, name
 
 
 def steps(
@@ -216,47 +265,64 @@ def bars(
     name: str, title: str, alt: str, rows: _Rows, *, x: tuple[str, str], y: str, who: str,
     order: Sequence[str], at: float, note: str = "",
 ) -> Chart:  # fmt: skip
-    """Draw bars side by side for what `who` tells apart, with their intervals, and a dashed line at `at`."""
+    """Draw bars from `at` on a log axis, side by side for what `who` tells apart, with their intervals.
+
+    A name has at most one row for each value of `who`.
+    """
     altair = _altair()
     names = list(dict.fromkeys(str(row[y]) for row in rows))
+    if len({(row[y], row[who]) for row in rows}) < len(rows):
+        msg = f"bars of {name} lie on each other: each name and {who} must be there once"
+        raise InvalidInputError(msg)
+    ends = [at, *(float(row[each]) for row in rows for each in (x[0], "low", "high"))]
+    wide = altair.Scale(type="log", domain=[min(ends), max(ends)], nice=False, padding=8)
     base = altair.Chart(altair.NamedData("rows")).encode(
-        y=altair.Y(f"{y}:N", title=None, sort=names),
+        y=altair.Y(f"{y}:N", title=None, sort=names, axis=altair.Axis(labelExpr=_FOLDED, labelLineHeight=11)),
         yOffset=altair.YOffset(f"{who}:N", sort=list(order)),
     )
     drawn = base.mark_bar().encode(
-        x=_axis(altair, "X", x, rows, zero=True, also=("low", "high")),
+        x=altair.X(f"{x[0]}:Q", title=x[1], scale=wide, axis=altair.Axis(values=_ticks(min(ends), max(ends)))),
+        x2=altair.datum(at),
         color=altair.Color(
             f"{who}:N", title=None, scale=altair.Scale(domain=list(order), range=list(COLOURS)[: len(order)])
         ),
         tooltip=[altair.Tooltip(f"{y}:N"), altair.Tooltip(f"{who}:N"), altair.Tooltip(f"{x[0]}:Q", format=".4g")],
     )
-    ends = base.mark_rule(color="var(--ink)").encode(x="low:Q", x2="high:Q")
-    same = altair.Chart(altair.Data(values=[{"at": at}])).mark_rule(strokeDash=[4, 4]).encode(x="at:Q")
-    return _finished(name, title, alt, note, altair.layer(drawn, ends, same), {}, _LINE * len(names), rows=rows)
+    reach = base.mark_rule(color="var(--ink)").encode(x="low:Q", x2="high:Q")
+    same = altair.Chart(altair.Data(values=[{"at": at}])).mark_rule().encode(x="at:Q")
+    return _finished(name, title, alt, note, altair.layer(drawn, reach, same), {}, _LINE * len(names), rows=rows)
 
 
 def scatter(
     name: str, title: str, alt: str, rows: _Rows, curve: _Rows, *,
-    x: tuple[str, str], y: tuple[str, str], who: str, order: Sequence[str], toggles: Mapping[str, str],
-    height: int = 380, note: str = "",
+    x: tuple[str, str], y: tuple[str, str], who: str, colours: Mapping[str, str], toggles: Mapping[str, str],
+    when: str = "", params: Mapping[str, Any] | None = None, log_y: bool = False, height: int = 380, note: str = "",
 ) -> Chart:  # fmt: skip
     """Draw a point for each row over a log axis, beside a curve: a null.
 
     Parameters
     ----------
+    colours : mapping
+        Names of `who`, in their order, with the colour of each.
     toggles : mapping
         Parameters, true at first, by which points of one name of `who` are shown.
+    when : str
+        A Vega expression over ``datum`` and the names in `params`: which points, and which part of the curve, are
+        drawn.
+    params : mapping
+        Values of its parameters at first.
     """
     altair = _altair()
     shapes = ["circle", "square", "triangle-up", "diamond"]
     ends = [each[x[0]] for each in (*rows, *curve)]
     wide = altair.Scale(type="log", nice=False, padding=12, domain=[min(ends), max(ends)])
+    dimensions = altair.Axis(values=_ticks(min(ends), max(ends)))
     null = (
         altair.Chart(altair.NamedData("curve"))
         .mark_line(color="var(--grey)", strokeDash=[5, 4])
         .encode(
-            x=altair.X(f"{x[0]}:Q", title=x[1], scale=wide),
-            y=_axis(altair, "Y", y, [*rows, *curve]),
+            x=altair.X(f"{x[0]}:Q", title=x[1], scale=wide, axis=dimensions),
+            y=_axis(altair, "Y", y, [*rows, *curve], log=log_y),
         )
     )
     points = (
@@ -267,14 +333,15 @@ def scatter(
             x=altair.X(f"{x[0]}:Q", scale=wide),
             y=f"{y[0]}:Q",
             color=altair.Color(
-                f"{who}:N", title=None, scale=altair.Scale(domain=list(order), range=list(COLOURS)[: len(order)])
+                f"{who}:N", title=None, scale=altair.Scale(domain=list(colours), range=list(colours.values()))
             ),
-            shape=altair.Shape(f"{who}:N", title=None, scale=altair.Scale(domain=list(order), range=shapes)),
+            shape=altair.Shape(f"{who}:N", title=None, scale=altair.Scale(domain=list(colours), range=shapes)),
             tooltip=["name:N", altair.Tooltip(f"{x[0]}:Q"), altair.Tooltip(f"{y[0]}:Q", format=".4g")],
         )
     )
-    drawn = altair.layer(null, points)
-    return _finished(name, title, alt, note, drawn, dict.fromkeys(toggles, True), height, rows=rows, curve=curve)
+    drawn = altair.layer(*(each.transform_filter(when) if when else each for each in (null, points)))
+    first = dict.fromkeys(toggles, True) | dict(params or {})
+    return _finished(name, title, alt, note, drawn, first, height, rows=rows, curve=curve)
 
 
 def graph(

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from geomkit.auditing.result import shown
 from geomkit.auditing.statistics import STATISTICS
-from geomkit.report.html.audit import distribution, facts, findings_of, number
+from geomkit.report.html.audit import distribution, facts, findings_of
+from geomkit.report.html.cells import number
 from geomkit.report.html.page import Cell, Column, Control, Element, Page, Panel, Section, Table, Text
 
 if TYPE_CHECKING:

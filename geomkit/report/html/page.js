@@ -17,6 +17,36 @@
     if (specOf(chart).params?.some((each) => each.name === name)) views.get(chart).signal(name, valueOf(input));
   };
 
+  // Charts are drawn when they come near: the first of them at once.
+  const draw = async (chart) => {
+    const { view } = await vegaEmbed(chart, specOf(chart), { renderer: "svg", actions: false, hover: false });
+    views.set(chart, view);
+    // The figure's own label says what there is to see.
+    chart.querySelector("svg").setAttribute("aria-hidden", "true");
+    for (const input of chart.closest("section").querySelectorAll("[data-name]")) apply(input, chart);
+    await view.runAsync();
+    chart.dataset.drawn = "yes";
+  };
+  const begun = new WeakSet();
+  const once = async (chart) => {
+    if (begun.has(chart)) return;
+    begun.add(chart);
+    await draw(chart).catch((why) => console.error(why));
+  };
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) once(target);
+  }, { rootMargin: "600px" });
+  const all = [...document.querySelectorAll(".chart")];
+  for (const chart of all) near.observe(chart);
+  // What is on no hidden panel comes next, one by one while nothing else is to do: a printer waits for nothing.
+  const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 50));
+  const next = async () => {
+    const chart = all.find((each) => each.offsetParent && !begun.has(each));
+    if (!chart) return;
+    await once(chart);
+    idle(next);
+  };
+
   const change = (input) => {
     const section = input.closest("section");
     const value = JSON.stringify(valueOf(input));
@@ -33,8 +63,9 @@
       apply(input, chart);
       views.get(chart).runAsync().catch((why) => console.error(why));
     }
-    // A chart that was hidden had no width.
+    // A chart that was hidden had no width, or is not drawn.
     window.dispatchEvent(new Event("resize"));
+    idle(next);
   };
 
   for (const input of document.querySelectorAll("[data-name]")) {
@@ -71,31 +102,5 @@
     document.documentElement.style.colorScheme = theme.value;
   });
 
-  // Charts are drawn when they come near: the first of them at once.
-  const draw = async (chart) => {
-    const { view } = await vegaEmbed(chart, specOf(chart), { renderer: "svg", actions: false, hover: false });
-    views.set(chart, view);
-    // The figure's own label says what there is to see.
-    chart.querySelector("svg").setAttribute("aria-hidden", "true");
-    for (const input of chart.closest("section").querySelectorAll("[data-name]")) apply(input, chart);
-    await view.runAsync();
-    chart.dataset.drawn = "yes";
-  };
-  const drawn = new WeakSet();
-  const near = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting || drawn.has(target)) continue;
-      drawn.add(target);
-      draw(target).catch((why) => console.error(why));
-    }
-  }, { rootMargin: "600px" });
-  const all = [...document.querySelectorAll(".chart")];
-  for (const chart of all) near.observe(chart);
-  window.addEventListener("beforeprint", () => {
-    for (const chart of all) {
-      if (drawn.has(chart)) continue;
-      drawn.add(chart);
-      draw(chart).catch((why) => console.error(why));
-    }
-  });
+  idle(next);
 })();

@@ -32,6 +32,9 @@ _HERE = Path(__file__).parent
 LONGEST = 160
 """Characters of a text that a page shows; the rest is counted."""
 
+SHORT = 14
+"""Characters of a cell that is never broken."""
+
 
 def clipped(text: str, longest: int = LONGEST) -> str:
     """Return the beginning of a text in one line, and how long it is where it is longer."""
@@ -75,6 +78,16 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     kind: str = field(default="table", init=False)
+
+    @property
+    def styles(self) -> list[str]:
+        """How each column is set: numbers to the right, words of a line as narrow as they are, text wide enough."""
+        cells = [[row[at].shown for row in self.rows] for at in range(len(self.columns))]
+        short = [max(map(len, column), default=0) <= SHORT for column in cells]
+        return [
+            "number" if column.number else "short" if narrow else "text"
+            for column, narrow in zip(self.columns, short, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

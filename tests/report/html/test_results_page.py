@@ -1,5 +1,6 @@
 """The page of the project's own results, in a browser: numbers are those of the tables, and every control works."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -60,6 +61,76 @@ def test_it_opens_without_network_or_complaint(show, file):
         assert 0 < painted < 1000
 
 
+def test_the_key_names_the_curves_that_are_drawn(show, file):
+    histograms = pd.read_csv(RESULTS / "cosine_histograms.csv")
+    null = "random directions of the same dimension"
+    with show(file) as page:
+        key = page.drawn("distribution").locator("g.mark-text.role-mark text")
+        want = list(dict.fromkeys(histograms[histograms.d == 300].source))
+        assert key.all_text_contents() == [*want, null]
+        heights = [each.bounding_box()["y"] for each in key.all()]
+        assert heights == sorted(heights)
+        assert min(b - a for a, b in itertools.pairwise(heights)) > 10
+        page.tab.locator("#control-cosines-family_word2vec").click()
+        left = [each for each in want if each not in {"googlenews-300", "skipgram-300"}]
+        page.tab.wait_for_function(
+            f"document.querySelectorAll('#chart-distribution g.mark-text.role-mark text').length === {len(left) + 1}"
+        )
+        assert key.all_text_contents() == [*left, null]
+
+
+def test_bars_start_where_both_are_as_fast_and_none_lies_on_another(show, file, specs):
+    for name in specs:
+        if name.startswith("speed-"):
+            rows = [row for row in rows_of(specs[name]) if "times" in row]
+            assert len({(row["name"], row["who"]) for row in rows}) == len(rows)
+    with show(file) as page:
+        ends = (
+            page.drawn("speed-0")
+            .locator("g.mark-rect path")
+            .evaluate_all("all => all.map(e => [e.getBBox().x, e.getBBox().width])")
+        )
+        assert len({round(start) for start, _ in ends}) == 1
+        rows = [row for row in rows_of(specs["speed-0"]) if "times" in row]
+        widths = sorted(width for _, width in ends)
+        logs = sorted(math.log(row["times"]) for row in rows)
+        assert [width / widths[-1] for width in widths] == pytest.approx([log / logs[-1] for log in logs], abs=0.01)
+
+
+def test_a_printer_finds_every_chart_drawn(show, file):
+    with show(file) as page:
+        # Nobody scrolls.
+        page.tab.wait_for_function(
+            "[...document.querySelectorAll('.chart')].every(e => !e.offsetParent || e.dataset.drawn)", timeout=20_000
+        )
+        shown = page.tab.locator(".chart[data-drawn]").count()
+        assert shown == page.tab.eval_on_selector_all(".chart", "all => all.filter(e => e.offsetParent).length") > 8
+        page.tab.locator("#control-speed-kernel").select_option(index=1)
+        page.tab.wait_for_selector("#chart-speed-1[data-drawn]", timeout=20_000)
+        page.tab.emulate_media(media="print")
+        assert not page.tab.locator("nav").is_visible()
+        assert page.tab.locator(".controls:visible").count() == 0
+        assert page.said == []
+
+
+def test_titles_say_what_the_tables_say():
+    tables = {name: pd.read_csv(RESULTS / name) for name in READS}
+    charts = {chart.name: chart.title for chart in results_page(RESULTS).charts}
+    geometry = tables["geometry.csv"]
+    geometry = geometry[geometry.n == 2000]
+    near = geometry[(geometry.statistic == "fraction_within") & geometry.d.between(512, 1024)]
+    models = 100 * near[near.family == "llm"].value
+    assert f"{models.min():.0f} to {models.max():.0f}\u00a0% of language models" in charts["orthogonality"]
+    for statistic in ("relative_contrast", "relative_variance"):
+        apart = geometry[(geometry.metric == "minkowski-2") & (geometry.statistic == statistic)]
+        apart = apart[apart.family != "random"]
+        ratio = apart.value / apart.null_mean
+        said = f"in {(ratio > 1).sum()} of {len(apart)} real spaces: {ratio.median():.0f} times in the median"
+        assert said in charts[statistic]
+    few = pd.read_csv(RESULTS / "decode_bytes.csv").bytes
+    assert charts["rates"].startswith(f"{few.min():g} to {few.max():g} bytes a vector")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(show, file, scheme):
     from axe_playwright_python.sync_playwright import Axe
@@ -114,6 +185,15 @@ def test_charts_hold_the_numbers_of_the_tables(specs):
     geometry = pd.read_csv(RESULTS / "geometry.csv")
     want = geometry[(geometry.metric == "cosine") & (geometry.statistic == "fraction_within") & (geometry.n == 2000)]
     assert sorted(row["value"] for row in rows_of(specs["orthogonality"]) if "name" in row) == sorted(want.value)
+    apart = geometry[geometry.metric.str.startswith("minkowski", na=False) & (geometry.n == 2000)]
+    for statistic in ("relative_contrast", "relative_variance"):
+        want, drawn = apart[apart.statistic == statistic], rows_of(specs[statistic])
+        points = [row["value"] for row in drawn if "name" in row]
+        assert sorted(points) == pytest.approx(sorted(want.value), rel=1e-4)
+        nulls = {(row["p"], row["d"]): row["value"] for row in drawn if "name" not in row}
+        known = {(metric.removeprefix("minkowski-"), d): value
+                 for metric, d, value in zip(want.metric, want.d, want.null_mean, strict=True)}  # fmt: skip
+        assert nulls == pytest.approx(known, rel=1e-4)
     histograms = pd.read_csv(RESULTS / "cosine_histograms.csv")
     drawn = [row for row in rows_of(specs["distribution"]) if row.get("family") not in {None, "null"}]
     assert sum(row["density"] for row in drawn) == pytest.approx(
@@ -169,6 +249,17 @@ def test_every_control_changes_what_it_should(show, file):
             before, after = changes(page, "orthogonality", "symbol", toggle(page, name))
             assert len(after) < len(before)
             tried.add(name)
+        for family in ("random", "tfidf", "word2vec", "llm"):
+            name = f"control-concentration-show_{family}"
+            before, after = changes(page, "relative_contrast", "symbol", toggle(page, name))
+            assert len(after) < len(before)
+            tried.add(name)
+        toggle(page, "control-concentration-show_llm")()
+        order = page.tab.locator("#control-concentration-p")
+        for chart, value in (("relative_variance", "inf"), ("relative_contrast", "0.5")):
+            before, after = changes(page, chart, "line", lambda value=value: order.select_option(value=f'"{value}"'))
+            assert len(before) == len(after) == 1
+        tried.add("control-concentration-p")
         changes(page, "layers", "rule", lambda: slide(page, "control-layers-layer", 16))
         assert page.tab.locator("#table-geometry-16").is_visible()
         assert page.tab.locator("#table-lens-16").is_visible()
