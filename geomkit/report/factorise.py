@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import headed, styled
+from geomkit.report.figures import headed, percent, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,8 +118,10 @@ def finding(table: "pd.DataFrame") -> str:
     parts = []
     for name, label in _PANELS.items():
         if name in rows.index:
-            row = rows.loc[name]
-            parts.append(f"{label} {row.value:.2f} [{row.floor:.2f}, {row.ceiling:.2f}]")
+            # Rounded first: there is no -0.00.
+            row = rows.loc[name].to_dict()
+            value, floor, ceiling = (round(row[each], 2) + 0.0 for each in ("value", "floor", "ceiling"))
+            parts.append(f"{label} {value:.2f} [{floor:.2f}, {ceiling:.2f}]")
     return f"{verdict(found)}\nAt {dim} dimensions, the best setting of PPMI-SVD, [floor, ceiling]: {'; '.join(parts)}"
 
 
@@ -131,7 +133,7 @@ def verdict(found: "pd.DataFrame") -> str:
         return "The equivalence was not measured"
     least, most = float(shared.min()), float(shared.max())
     word = "holds" if least >= 0.9 else "holds in part" if most >= 0.1 else "does not hold"
-    text = f"The equivalence {word}: {least:.0%} to {most:.0%} of the way from floor to another seed"
+    text = f"The equivalence {word}: {percent(least, most)} of the way from floor to another seed"
     return text + (
-        f"; on people's judgements {judged.min():.0%} to {judged.max():.0%} of skip-gram" if len(judged) else ""
+        f"; on people's judgements {percent(judged.min(), judged.max())} of skip-gram" if len(judged) else ""
     )

@@ -23,6 +23,7 @@ __all__ = [
     "layers_finding",
     "orthogonality",
     "orthogonality_finding",
+    "percent",
     "save",
     "styled",
 ]
@@ -167,16 +168,19 @@ def orthogonality_finding(found: "pd.DataFrame") -> str:
     there = found[found.d.between(512, 1024)]
     if there.empty:
         return "Nothing was measured in 512 to 1024 dimensions"
-    said = f"Nearly orthogonal pairs in 512 to 1024 dimensions: {_range(there.null_mean)} of random directions"
+    random = percent(there.null_mean.min(), there.null_mean.max())
+    said = f"Nearly orthogonal pairs in 512 to 1024 dimensions: {random} of random directions"
     for family, name in (("tfidf", "TF-IDF"), ("llm", "language models")):
         mine = there[there.family == family].value
-        said += f", {_range(mine)} of {name}" if len(mine) else ""
+        said += f", {percent(mine.min(), mine.max())} of {name}" if len(mine) else ""
     return said
 
 
-def _range(shares: "pd.Series") -> str:
-    low, high = 100 * shares.min(), 100 * shares.max()
-    return f"{low:.0f}\u00a0%" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}\u00a0%"
+def percent(low: float, high: float | None = None, *, digits: int = 0) -> str:
+    """Say a share, or the least and the most of some, in percent; once where both are said alike."""
+    ends = dict.fromkeys(f"{100 * each:.{digits}f}" for each in ((low,) if high is None else (low, high)))
+    # A line is not broken before the sign.
+    return f"{' to '.join(ends)}\u00a0%"
 
 
 def _dimensions(axes: "Axes", ticks: tuple[int, ...]) -> None:

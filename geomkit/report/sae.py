@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.report.figures import headed, styled
+from geomkit.report.figures import headed, percent, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,9 +58,9 @@ def _finding(table: "pd.DataFrame") -> str:
     back = _value(table, "spliced", "sae", "recovered_from_mean")
     cost = _value(table, "cost", "sae", "training_over_forward")
     return (
-        f"{k} active features explain {shares[0]:.0%} of held-out variance about the mean (as many principal "
-        f"components {shares[1]:.0%}, random features {shares[2]:.0%}); {dead:.2%} are dead\n"
-        f"Spliced into the model they keep {back:.0%} of what replacing states by their mean loses; a token in "
+        f"{k} active features explain {percent(shares[0])} of held-out variance about the mean (as many principal "
+        f"components {percent(shares[1])}, random features {percent(shares[2])}); {percent(dead, digits=2)} are dead\n"
+        f"Spliced into the model they keep {percent(back)} of what replacing states by their mean loses; a token in "
         f"training took {cost:.2f} times the model's own forward pass"
     )
 
@@ -74,7 +74,7 @@ def _explained(axes: "Axes", rows: "pd.DataFrame") -> None:
     if not one.empty:
         axes.axhline(one.value.iloc[0], color="#009E73", linestyle=":", label="the nearest of as many training tokens")
     axes.axhline(BAR, color="0.35", linewidth=0.9, linestyle="--")
-    axes.text(rows[rows.method == "sae"].k.min(), BAR + 0.012, f"{BAR:.0%}", fontsize=8, color="0.35")
+    axes.text(rows[rows.method == "sae"].k.min(), BAR + 0.012, f"{percent(BAR)}", fontsize=8, color="0.35")
     ticks = sorted(set(rows[rows.method == "sae"].k))
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(k) for k in ticks])

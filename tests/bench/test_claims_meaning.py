@@ -134,7 +134,7 @@ def test_factorisation_is_placed_between_floor_and_ceiling(context):
     assert found.figure[1] == "cka 0.500"
     assert found.null[1] == "0.100 … 0.900"
     assert found.interval[1] == "0.100–0.900"
-    assert "50% to 50% of the way" in found.verdict
+    assert "50\u00a0% of the way" in found.verdict
 
 
 def features(k, sae, pca, random=0.2):

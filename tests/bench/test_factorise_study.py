@@ -228,12 +228,13 @@ def test_the_verdict_is_the_way_from_floor_to_ceiling():
     assert found.power.eq(0.0).all()
     assert found.reached.to_dict() == pytest.approx({"neighbours at 10": 0.25, "cka": 0.5, "wordsim353": 0.5})
     assert report.finding(rows_of(0.2, 0.4)).startswith(
-        "The equivalence holds in part: 25% to 50% of the way from floor to another seed; "
-        "on people's judgements 50% to 50% of skip-gram"
+        "The equivalence holds in part: 25 to 50\u00a0% of the way from floor to another seed; "
+        "on people's judgements 50\u00a0% of skip-gram"
     )
     assert "The equivalence holds: " in report.finding(rows_of(0.75, 0.8))
-    assert "holds in part: 70% to 75%" in report.finding(rows_of(0.56, 0.6))
+    assert "holds in part: 70 to 75\u00a0%" in report.finding(rows_of(0.56, 0.6))
     assert "The equivalence does not hold: " in report.finding(rows_of(0.01, 0.02))
     assert "share of 10 neighbours kept 0.20 [0.00, 0.80]" in report.finding(rows_of(0.2, 0.4))
+    assert "share of 10 neighbours kept 0.00 [" in report.finding(rows_of(-0.001, 0.4))
     figure = report.factorise(rows_of(0.2, 0.4))
     assert [axes.get_title(loc="left").split(" (")[0] for axes in figure.axes] == list(report._PANELS.values())
