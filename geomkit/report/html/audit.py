@@ -14,7 +14,7 @@ from geomkit.report.html.charts import dots, lines, steps
 from geomkit.report.html.page import Cell, Chart, Column, Control, Element, Page, Section, Table, Text, clipped
 
 if TYPE_CHECKING:
-    from geomkit.auditing.result import Audit, Finding
+    from geomkit.auditing.result import Audit, Finding, Suggestion
 
 __all__ = ["audit_page", "distribution", "facts", "findings_of", "findings_table"]
 
@@ -81,12 +81,16 @@ def _first(audit: "Audit") -> Section:
         Text(said or ["No number is both unlike random vectors and large enough to hurt."], True)
     ]
     if audit.suggestions:
-        elements.append(Text([" ".join(str(each).split()) for each in audit.suggestions], points=True))
+        elements.append(Text([_in_a_line(each) for each in audit.suggestions], points=True))
     lead = (
         "A verdict says how unlike random vectors a number is on the side that costs something, not that an index will "
         "miss neighbours: measure recall for that."
     )
     return Section("first", "What stands out, and what to try", elements, lead=lead)
+
+
+def _in_a_line(suggestion: "Suggestion") -> str:
+    return ". ".join(line.strip() for line in str(suggestion).splitlines())
 
 
 def _sentence(each: "Finding") -> str:

@@ -38,7 +38,8 @@ def comparison_page(comparison: "Comparison") -> Page:
 def _lead(comparison: "Comparison") -> str:
     real = sum(each.real for each in comparison.differences)
     known = len(comparison.differences)
-    return f"{real} of {known} differences are real: they stand after Holm's correction for all of them, at 5 % in all."
+    level = "5\u00a0% in all"
+    return f"{real} of {known} differences are real: they stand after Holm's correction for all of them, at {level}."
 
 
 def _notes(comparison: "Comparison") -> list[Element]:

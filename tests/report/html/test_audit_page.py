@@ -254,6 +254,11 @@ def test_many_rows_make_no_larger_page(cache):
     assert len(many) < 1.02 * len(few)
 
 
+def test_what_a_suggestion_changed_is_a_sentence_of_its_own(found):
+    text = render(audit_page(found))
+    assert "then measure again. Centering, computed on these rows: cosine_mean" in text
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "dot"])
 def test_another_metric_has_no_cosines_and_says_so(cache, metric):
     text = render(audit_page(geomkit.audit(spaces.healthy(100, 4), null_draws=2, metric=metric)))
