@@ -67,7 +67,10 @@ def test_the_site_builds_without_a_warning_and_asks_the_network_for_nothing(tmp_
     documented = set(re.findall(r'id="(geomkit\.[\w.]+)"', reference))
     public = {f"{where}.{name}" for name, where in geomkit._WHERE.items() if name not in geomkit._MODULES}
     assert public - documented == set()
+    coloured = (tmp_path / "site" / "how-to" / "gpu" / "index.html").read_text(encoding="utf-8")
+    assert '<span class="kn">import</span>' in coloured
     assert (tmp_path / "site" / "results" / "scale.csv").is_file()
+    assert (tmp_path / "site" / "results" / "roofline.csv").is_file()
     assert (tmp_path / "site" / "examples" / "gallery.py").is_file()
     gallery = tmp_path / "site" / "gallery"
     shown = re.findall(r'src="(\w+\.svg)"', (gallery / "index.html").read_text(encoding="utf-8"))
