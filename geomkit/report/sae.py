@@ -74,7 +74,7 @@ def _explained(axes: "Axes", rows: "pd.DataFrame") -> None:
     if not one.empty:
         axes.axhline(one.value.iloc[0], color="#009E73", linestyle=":", label="the nearest of as many training tokens")
     axes.axhline(BAR, color="0.35", linewidth=0.9, linestyle="--")
-    axes.text(rows[rows.method == "sae"].k.min(), BAR + 0.012, f"{percent(BAR)}", fontsize=8, color="0.35")
+    axes.text(rows[rows.method == "sae"].k.min(), BAR + 0.012, percent(BAR), fontsize=8, color="0.35")
     ticks = sorted(set(rows[rows.method == "sae"].k))
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(k) for k in ticks])

@@ -87,6 +87,13 @@ def _axis(
     return getattr(alt, kind)(f"{column[0]}:Q", title=column[1], scale=scale, **axis)
 
 
+def _wide(alt: Any, values: Sequence[float], *, padding: int) -> dict[str, Any]:
+    """Scale and axis of a log axis that ends where values do, with room for their marks."""
+    low, high = min(values), max(values)
+    scale = alt.Scale(type="log", domain=[low, high], nice=False, padding=padding)
+    return {"scale": scale, "axis": alt.Axis(values=_ticks(low, high))}
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Powers of ten on a log axis, with 2 and 5 between them where there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
@@ -275,13 +282,13 @@ def bars(
         msg = f"bars of {name} lie on each other: each name and {who} must be there once"
         raise InvalidInputError(msg)
     ends = [at, *(float(row[each]) for row in rows for each in (x[0], "low", "high"))]
-    wide = altair.Scale(type="log", domain=[min(ends), max(ends)], nice=False, padding=8)
+    wide = _wide(altair, ends, padding=8)
     base = altair.Chart(altair.NamedData("rows")).encode(
         y=altair.Y(f"{y}:N", title=None, sort=names, axis=altair.Axis(labelExpr=_FOLDED, labelLineHeight=11)),
         yOffset=altair.YOffset(f"{who}:N", sort=list(order)),
     )
     drawn = base.mark_bar().encode(
-        x=altair.X(f"{x[0]}:Q", title=x[1], scale=wide, axis=altair.Axis(values=_ticks(min(ends), max(ends)))),
+        x=altair.X(f"{x[0]}:Q", title=x[1], **wide),
         x2=altair.datum(at),
         color=altair.Color(
             f"{who}:N", title=None, scale=altair.Scale(domain=list(order), range=list(COLOURS)[: len(order)])
@@ -315,13 +322,12 @@ def scatter(
     altair = _altair()
     shapes = ["circle", "square", "triangle-up", "diamond"]
     ends = [each[x[0]] for each in (*rows, *curve)]
-    wide = altair.Scale(type="log", nice=False, padding=12, domain=[min(ends), max(ends)])
-    dimensions = altair.Axis(values=_ticks(min(ends), max(ends)))
+    wide = _wide(altair, ends, padding=12)
     null = (
         altair.Chart(altair.NamedData("curve"))
         .mark_line(color="var(--grey)", strokeDash=[5, 4])
         .encode(
-            x=altair.X(f"{x[0]}:Q", title=x[1], scale=wide, axis=dimensions),
+            x=altair.X(f"{x[0]}:Q", title=x[1], **wide),
             y=_axis(altair, "Y", y, [*rows, *curve], log=log_y),
         )
     )
@@ -330,7 +336,7 @@ def scatter(
         .transform_filter(" || ".join(f"({name_} && datum.{who} == {title_!r})" for name_, title_ in toggles.items()))
         .mark_point(filled=True, size=55, opacity=0.9)
         .encode(
-            x=altair.X(f"{x[0]}:Q", scale=wide),
+            x=altair.X(f"{x[0]}:Q", scale=wide["scale"]),
             y=f"{y[0]}:Q",
             color=altair.Color(
                 f"{who}:N", title=None, scale=altair.Scale(domain=list(colours), range=list(colours.values()))

@@ -35,6 +35,13 @@ class Opened:
         self.tab.wait_for_selector(f"#chart-{name}[data-drawn]", timeout=20_000)
         return chart
 
+    def painted(self):
+        """Milliseconds until the first paint."""
+        return self.tab.evaluate(
+            "new Promise(done => new PerformanceObserver(list => done(list.getEntries()[0].startTime))"
+            ".observe({type: 'paint', buffered: true}))"
+        )
+
     def all_drawn(self):
         """Wait for every chart that is shown."""
         for name in self.tab.eval_on_selector_all(".chart", "all => all.filter(e => e.offsetParent).map(e => e.id)"):

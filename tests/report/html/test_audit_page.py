@@ -182,17 +182,9 @@ def test_axe_finds_nothing_serious(request, show, which, scheme):
         assert serious == []
 
 
-def painted(page):
-    """Milliseconds until the first paint."""
-    return page.tab.evaluate(
-        "new Promise(done => new PerformanceObserver(list => done(list.getEntries()[0].startTime))"
-        ".observe({type: 'paint', buffered: true}))"
-    )
-
-
 def test_first_paint_takes_less_than_a_second(show, file):
     with show(file) as page:
-        assert 0 < painted(page) < 1000
+        assert 0 < page.painted() < 1000
 
 
 def test_everything_is_reached_by_keyboard(show, file):
@@ -265,7 +257,7 @@ def test_many_rows_make_no_larger_page_and_no_slower_one(show, cache, tmp_path):
     with show(pages[100_000]) as page:
         page.all_drawn()
         assert page.tab.locator("#table-rows tbody tr").count() <= 400
-        assert painted(page) < 1000
+        assert page.painted() < 1000
 
 
 def test_what_a_suggestion_changed_is_a_sentence_of_its_own(found):
