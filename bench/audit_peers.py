@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from bench import launcher
 from bench.audit_mapping import SKDIM, SPECTRALYTE, VECSCOPE, Value, beside_skdim, beside_spectralyte, beside_vecscope
+from bench.harness.study import Context
 from bench.peers import need
-from bench.runner import Context
 from bench.tidy import NOT_MEASURED
 from bench.timing import Pace, interleaved, spread
 from geomkit import sources
-from geomkit.errors import BackendUnavailableError, SourceUnavailableError
+from geomkit.errors import BackendUnavailableError
 from geomkit.stats.dimension import intrinsic_dimension
 
 if TYPE_CHECKING:
@@ -138,26 +138,28 @@ class Place:
     queries: Path | None
 
 
-def contest(context: Context) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Hold it on every sample, and return the table of times and that of values."""
+def contest(sample: Sample, context: Context, absent: str = "") -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Hold it on a sample, and return its rows of the table of times and of that of values.
+
+    Parameters
+    ----------
+    sample : Sample
+    context : Context
+    absent : str
+        Why its source is not here; the only row then says so.
+    """
     import pandas as pd
 
-    times: list[Time] = []
-    values: list[Value] = []
-    for sample in SAMPLES_QUICK if context.quick else SAMPLES:
+    if absent:
+        context.say(f"{sample.source} is not audited by others: {absent}")
+        times, values = [_missing(sample.source, (0, 0), "", "", absent)], list[Value]()
+    else:
         with tempfile.TemporaryDirectory(prefix="geomkit-audits-") as folder:
-            try:
-                place = _placed(sample, Path(folder), context.seed)
-            except SourceUnavailableError as why:
-                context.say(f"{sample.source} is not audited by others: {why}")
-                times.append(_missing(sample.source, (0, 0), "", "", str(why)))
-                continue
-            context.say(f"auditing {place.x.shape[0]:,} rows of {sample.source} with every tool")
+            place = _placed(sample, Path(folder), context.seed)
             pace = PACE_QUICK if context.quick else PACE
-            took, said = processes(place, pace)
-            dimension, estimates = dimensions(place, pace)
-            times += took + dimension
-            values += said + estimates
+            times, values = processes(place, pace)
+            took, estimates = dimensions(place, pace)
+        times, values = times + took, values + estimates
     for row in times:
         if row.statistic == NOT_MEASURED and row.tool:
             context.say(f"{row.tool} {row.setting} is not measured on {row.source}: {row.note}")

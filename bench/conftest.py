@@ -10,7 +10,7 @@ import pytest
 import geomkit
 from bench.cases import Case
 from bench.compare import reduced
-from bench.runner import processor
+from bench.harness.store import processor
 from geomkit.threads import processors
 
 ROUNDS = 11

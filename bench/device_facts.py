@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from bench.runner import processor
+from bench.harness.store import processor
 from geomkit.errors import BackendUnavailableError
 
 __all__ = ["Clocks", "Facts", "clocks", "facts", "needs_gpu"]

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2.0**20
+MEMORY, MAP = "memory", "memory map"
 STATUS = Path("/proc/self/status")
 TIMED = 3
 """Calls of which the median is taken; others are watched for memory ..."""
@@ -58,8 +59,8 @@ class Series:
     """``n`` or ``d``."""
     sizes: tuple[tuple[int, int], ...]
     """(n, d), ascending."""
-    source: str = "memory"
-    """``memory``, or the ``.npy`` file whose first rows are read through a memory map."""
+    source: str = MEMORY
+    """`MEMORY`, `MAP`, or the ``.npy`` file whose first rows are read through a memory map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Row:
     kernel: str
     precision: str
     source: str
-    """``memory`` or ``memory map``."""
+    """`MEMORY` or `MAP`."""
     against: str
     n: int | None
     d: int | None
@@ -80,20 +81,8 @@ class Row:
     """Standard error of the slope, from what the fit leaves."""
 
 
-def measure(seed: int, *, quick: bool = False) -> "pd.DataFrame":
-    """Measure all series and fit their exponents: the table results/growth.csv."""
-    import pandas as pd
-
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="geomkit-growth-") as folder:
-        for series in plan(Path(folder), seed, quick=quick):
-            found = _in_a_process(series, seed)
-            rows += [*found, *exponents(series, found)]
-    return pd.DataFrame([asdict(row) for row in rows]).astype({"n": "Int64", "d": "Int64"})
-
-
-def plan(folder: Path, seed: int, *, quick: bool) -> Iterator[Series]:
-    """List all series, smallest size first; the file for the last is written when it is asked for."""
+def plan(*, quick: bool) -> Iterator[Series]:
+    """List all series, smallest size first."""
     shrink = 16 if quick else 1
     rows = tuple(n // shrink for n in (4096, 8192, 16_384, 32_768))
     dims = (64, 128, 256) if quick else (128, 256, 512, 1024, 2048)
@@ -104,9 +93,22 @@ def plan(folder: Path, seed: int, *, quick: bool) -> Iterator[Series]:
         n = 8192 // shrink // (4 if kernel.startswith("concentration") else 1)
         yield Series(kernel, precision, "d", tuple((n * (4 if kernel == "moments" else 1), d) for d in dims))
     sizes = (2_000, 5_000, 10_000) if quick else (100_000, 200_000, 500_000, 1_000_000, 2_000_000)
-    path = folder / "rows.npy"
-    _write(path, sizes[-1], 128, seed)
-    yield Series("moments", "float64", "n", tuple((n, 128) for n in sizes), str(path))
+    yield Series("moments", "float64", "n", tuple((n, 128) for n in sizes), MAP)
+
+
+def measure(series: Series, seed: int) -> "pd.DataFrame":
+    """Measure a series and fit its exponents: rows of the table results/growth.csv."""
+    import pandas as pd
+
+    with tempfile.TemporaryDirectory(prefix="geomkit-growth-") as folder:
+        asked = series
+        if series.source == MAP:
+            path = Path(folder) / "rows.npy"
+            _write(path, *series.sizes[-1], seed)
+            asked = replace(series, source=str(path))
+        found = _in_a_process(asked, seed)
+    rows = [*found, *exponents(series, found)]
+    return pd.DataFrame([asdict(row) for row in rows]).astype({"n": "Int64", "d": "Int64"})
 
 
 def exponents(series: Series, rows: list[Row]) -> Iterator[Row]:
@@ -134,7 +136,7 @@ def fit(sizes: list[float], values: list[float]) -> tuple[float, float]:
 
 
 def _about(series: Series) -> tuple[str, str, str, str]:
-    source = "memory" if series.source == "memory" else "memory map"
+    source = MEMORY if series.source == MEMORY else MAP
     return series.kernel, series.precision, source, series.against
 
 
@@ -184,7 +186,7 @@ def watch(series: Series, seed: int) -> Iterator[Row]:
 
 
 def _input(series: Series, n: int, d: int, seed: int) -> Any:
-    if series.source == "memory":
+    if series.source == MEMORY:
         return isotropic(n, d, seed)
     return np.load(series.source, mmap_mode="r")[:n]
 

@@ -1,14 +1,17 @@
 """The vectors that studies measure: all sources at one number of rows, and what of it a quick run can have."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
 
-from bench.runner import Context
+from bench.harness.study import Context, Unit
 from geomkit import sources
-from geomkit.errors import SourceUnavailableError
 from geomkit.sources import corpora, layers
 from geomkit.sources.catalogue import HUB
 from geomkit.sources.fetch import is_cached
 from geomkit.sources.language_model import from_language_model
+from geomkit.sources.libraries import require
+from geomkit.sources.record import taken
 
 N, N_QUICK = 2000, 150
 """Rows of every source. BBC News has 2,127 distinct articles, so all sources can give the first number."""
@@ -21,14 +24,6 @@ QUICK = (
 """What a quick run measures: sources that need no minutes of preparation, layers from a few texts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A source that is not measured, and why."""
-
-    source: sources.Source
-    why: str
-
-
 def rows(context: Context) -> int:
     """Rows of every source in this run."""
     return N_QUICK if context.quick else N
@@ -36,50 +31,75 @@ def rows(context: Context) -> int:
 
 def names(context: Context) -> list[str]:
     """List the sources that this run measures, in the order of the catalogue."""
-    listed = sources.names()
-    if not context.quick:
-        return listed
-    context.say(f"--quick measures {len(QUICK)} of {len(listed)} sources, {N_QUICK} rows of each")
-    return [name for name in listed if name in QUICK]
+    return [name for name in sources.names() if not context.quick or name in QUICK]
 
 
-def load(name: str, context: Context, *, whole: bool = False) -> sources.Vectors | Missing:
-    """Return a source's vectors, or why they cannot be had, having said so.
+def units(
+    context: Context, listed: Iterable[str], given: Callable[[sources.Source, Context], str] | None = None
+) -> tuple[Unit, ...]:
+    """Return a unit for each source: those that are not attempted say why.
 
     Parameters
     ----------
-    name : str
-        Of a source.
     context : Context
-    whole : bool
-        All rows instead of the study's number of them.
+    listed : iterable of str
+        Names of sources.
+    given : callable, optional
+        Says what else the numbers of a source depend on.
     """
+    return tuple(
+        Unit(name, (name,), left_out(name, context), given(sources.get(name), context) if given is not None else "")
+        for name in listed
+    )
+
+
+def load(name: str, context: Context) -> sources.Vectors:
+    """Return all rows of a source; of a random one, and in a quick run of a layer, as many as the study takes.
+
+    Raises
+    ------
+    SourceUnavailableError, IntegrityError
+        As `geomkit.sources.load`.
+    """
+    if context.quick and "-layer" in name:
+        return _few_texts(name, context)
+    random = sources.get(name).family == "random"
+    return sources.load(name, n=rows(context) if random else None, seed=context.seed)
+
+
+def load_rows(name: str, context: Context) -> sources.Vectors:
+    """Return as many rows of a source as the study takes."""
+    found = load(name, context)
+    return found if found.family == "random" else taken(found, rows(context), context.seed)
+
+
+def left_out(name: str, context: Context) -> str:
+    """Say why a source is not attempted; empty where it is."""
     source = sources.get(name)
-    why = _left_out(source, context)
-    if not why:
-        try:
-            if context.quick and "-layer" in name:
-                return _few_texts(name, context)
-            return sources.load(name, n=None if whole else rows(context), seed=context.seed)
-        except SourceUnavailableError as missing:
-            why = str(missing)
-    context.say(f"{name} is not measured: {why}")
-    return Missing(source, why)
-
-
-def _left_out(source: sources.Source, context: Context) -> str:
-    """Why a source is not attempted; empty where it is."""
-    if context.quick and source.name not in QUICK:
+    if context.quick and name not in QUICK:
         return "left out by --quick"
-    if not source.optional or context.everything:
+    if not source.optional:
         return ""
-    if any(source.origin.startswith(repository) for repository in HUB):
-        return "from a model hub; attempted with --all"
-    return "" if all(is_cached(name) for name in source.packages) else "optional and not fetched; attempted with --all"
+    hub = next((repository for repository in HUB if source.origin.startswith(repository)), None)
+    if hub is not None:
+        return _hub_trouble(hub) if context.everything else "from a model hub; attempted with --all"
+    if context.everything or all(is_cached(package) for package in source.packages):
+        return ""
+    return "optional and not fetched; attempted with --all"
+
+
+@cache
+def _hub_trouble(repository: str) -> str:
+    """Say why a model of a hub cannot be had; empty where its settings are here or come."""
+    try:
+        require("transformers").AutoConfig.from_pretrained(repository)
+    except (OSError, ValueError) as why:
+        return f"{repository} cannot be loaded from its hub: {next(iter(str(why).splitlines()), type(why).__name__)}"
+    return ""
 
 
 def _few_texts(name: str, context: Context) -> sources.Vectors:
-    """Return the same layer, of the first texts only: the whole corpus takes the model minutes."""
+    """Return a layer of the first texts only: the whole corpus takes the model minutes."""
     texts = corpora.bbc().texts[: rows(context)]
     layer = int(name.partition("-layer")[2][:2])
     found = from_language_model(layers.smollm2(), layer=layer, texts=texts)

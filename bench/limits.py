@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,6 +113,12 @@ def measure(*, quick: bool = False) -> Limits:
         rows += _memory(threads, 2**24 if quick else 2**27, pace)
         rows += _increments(threads, 4 if quick else 64, pace)
     return Limits(tuple(rows))
+
+
+@cache
+def known(*, quick: bool = False) -> Limits:
+    """Return the limits of this machine, measured when a process first asks."""
+    return measure(quick=quick)
 
 
 @contextmanager

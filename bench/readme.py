@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from geomkit.writing import written
+
 START, END = "<!-- speed: written by `python -m bench`, from results/speed.csv -->", "<!-- end of speed -->"
 
 GPU_START, GPU_END = "<!-- gpu: written by `python -m bench`, from results/gpu.csv -->", "<!-- end of gpu -->"
@@ -127,23 +129,31 @@ class Block:
     results: str
     """The table in results/ that it is made from."""
     written: Callable[[Path], str]
+    without: bool = False
+    """Whether there is something to say where there is no table."""
 
 
 BLOCKS = {
     "speed": Block("README.md", START, END, "speed.csv", lambda path: table(pd.read_csv(path))),
-    "gpu": Block("README.md", GPU_START, GPU_END, "gpu.csv", gpu),
+    "gpu": Block("README.md", GPU_START, GPU_END, "gpu.csv", gpu, without=True),
     "scale": Block("docs/scale.md", PLAN_START, PLAN_END, "scale_plan.csv", lambda path: plan(pd.read_csv(path))),
 }
 """What is written into pages, by the study whose table it is made from."""
 
 
 def refresh(root: Path, results: Path, study: str) -> None:
-    """Put a table between its two marks, in its page under `root`."""
+    """Put a table between its two marks, in its page under `root`; nothing is written where it is there already.
+
+    Where the table of a study is not there, what the page says of an earlier one stays.
+    """
     block = BLOCKS[study]
     page = root / block.page
-    before, rest = page.read_text(encoding="utf-8").split(block.start)
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(block.start)
     after = rest.split(block.end)[1]
-    part = page.with_suffix(".part")
-    written = block.written(results / block.results)
-    part.write_text(f"{before}{block.start}\n{written}\n{block.end}{after}", encoding="utf-8")
-    part.replace(page)
+    if not (results / block.results).is_file() and not block.without:
+        return
+    made = f"{before}{block.start}\n{block.written(results / block.results)}\n{block.end}{after}"
+    if made != text:
+        with written(page) as part:
+            part.write_text(made, encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from bench.runner import Context
+from bench.harness.study import Context
 from geomkit import sources
 from geomkit.meaning.activations import SMOLLM2, Activations, activations
 from geomkit.meaning.interpret import coherence

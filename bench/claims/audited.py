@@ -3,7 +3,7 @@
 import pandas as pd
 
 from bench.claims.record import Finding
-from bench.runner import Context
+from bench.harness.study import Context
 from bench.tidy import NOT_MEASURED
 
 AUDITS = "audits.csv"

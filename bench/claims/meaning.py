@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from bench.claims.record import Finding
-from bench.runner import Context
+from bench.harness.study import Context
 from geomkit.report.factorise import best, verdict
 
 SEPARABILITY, FACTORISE, TOKENS, BYTES, LENS, SAE, LOOKUP, TRADEOFF = (

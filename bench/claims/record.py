@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.runner import Context
+from bench.harness.study import Context
 
 Z95 = 1.96
 """Standard errors on either side of a figure in its 95 % interval."""
@@ -28,8 +28,8 @@ class Claim:
     number: str
     text: str
     instrument: str
-    measure: Callable[[Context], Finding] | None = None
-    reads: str = ""
-    """Table of another study that it is read from; measured by this study where there is none."""
-    study: str = "claims"
-    """The study that measures it."""
+    measure: Callable[[Context], Finding]
+    reads: str
+    """Table that it is read from."""
+    study: str
+    """The study that writes it."""

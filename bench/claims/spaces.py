@@ -1,21 +1,19 @@
 """C1 to C3: techniques, orthogonality and distance, measured on the vectors."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-import geomkit
 from bench import inputs
 from bench.claims.record import Z95, Finding
-from bench.intervals import jackknife
-from bench.runner import Context
+from bench.harness.study import Context
 from bench.studies.geometry import EPS
-from geomkit import nulls, sources
+from geomkit import sources
 from geomkit.sources import tfidf
 from geomkit.sources.catalogue import HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+GEOMETRY = "geometry.csv"
 
 
 def dimensions(context: Context) -> Finding:
@@ -54,22 +52,16 @@ _WIDE = ("sphere-512", "sphere-768", "sphere-1024", "lsa-512", "lsa-1024", "use-
 
 def orthogonal(context: Context) -> Finding:
     """C2: the share of pairs that are nearly orthogonal, in 512 to 1024 dimensions."""
-    figures, expected, intervals = [f"share of pairs with |cos| ≤ {EPS}"], ["uniform sphere"], ["95 % over rows"]
-    most: list[str] = []
-    few: list[str] = []
-    for name in _WIDE:
-        found = inputs.load(name, context)
-        if isinstance(found, inputs.Missing):
-            continue
-        share, se = jackknife(found.vectors, lambda x: geomkit.cosine_stats(x).fraction_within(EPS), context.seed)
-        figures.append(f"{name} {share:.4f}")
-        intervals.append(f"{max(share - Z95 * se, 0):.4f}–{min(share + Z95 * se, 1):.4f}")
-        expected.append(f"{nulls.sphere(found.dim).fraction_within(EPS):.4f}")
-        (most if share > 0.5 else few).append(name)
+    found = _measured(context, "cosine", "fraction_within", _WIDE)
+    most = [row.source for row in found if row.value > 0.5]
+    few = [row.source for row in found if row.value <= 0.5]
     return Finding(
-        figure=figures,
-        null=expected,
-        interval=intervals,
+        figure=[f"share of pairs with |cos| ≤ {EPS}", *(f"{row.source} {row.value:.4f}" for row in found)],
+        null=["uniform sphere", *(f"{row.null_mean:.4f}" for row in found)],
+        interval=[
+            "95 % over rows",
+            *(f"{max(row.value - Z95 * row.se, 0):.4f}–{min(row.value + Z95 * row.se, 1):.4f}" for row in found),
+        ],
         verdict=f"holds for {', '.join(most) or 'none'}; fails for {', '.join(few) or 'none'}",
     )
 
@@ -80,26 +72,31 @@ _FAR = ("gaussian-768", "lsa-300", "googlenews-300", "minilm-384", "use-512", "s
 
 def far(context: Context) -> Finding:
     """C3: how near the nearest neighbour is, as a share of the mean distance, and the relative contrast."""
-    figures, expected = ["nearest over mean distance (relative contrast)"], ["Gaussian, same n and d"]
-    intervals = ["95 % over rows"]
-    holds: list[str] = []
-    fails: list[str] = []
-    for name in _FAR:
-        found = inputs.load(name, context)
-        if isinstance(found, inputs.Missing):
-            continue
-        real = geomkit.concentration(found.vectors)
-        rng = np.random.default_rng([context.seed, found.dim])
-        null = geomkit.concentration(rng.standard_normal((real.n, real.d), dtype=np.float32))
-        figures.append(f"{name} {real.nearest_to_mean:.3f} ({real.relative_contrast:.2f})")
-        expected.append(f"{null.nearest_to_mean:.3f} ({null.relative_contrast:.2f})")
-        se = real.nearest_to_mean_se
-        intervals.append(f"{real.nearest_to_mean - Z95 * se:.3f}–{real.nearest_to_mean + Z95 * se:.3f}")
-        (holds if real.nearest_to_mean > 0.8 else fails).append(name)
+    found = _measured(context, "minkowski-2", "nearest_to_mean", _FAR)
+    contrast = {row.source: row for row in _measured(context, "minkowski-2", "relative_contrast", _FAR)}
+    holds = [row.source for row in found if row.value > 0.8]
+    fails = [row.source for row in found if row.value <= 0.8]
     return Finding(
-        figure=figures,
-        null=expected,
-        interval=intervals,
+        figure=[
+            "nearest over mean distance (relative contrast)",
+            *(f"{row.source} {row.value:.3f} ({contrast[row.source].value:.2f})" for row in found),
+        ],
+        null=[
+            "Gaussian, same n and d",
+            *(f"{row.null_mean:.3f} ({contrast[row.source].null_mean:.2f})" for row in found),
+        ],
+        interval=[
+            "95 % over rows",
+            *(f"{row.value - Z95 * row.se:.3f}–{row.value + Z95 * row.se:.3f}" for row in found),
+        ],
         verdict=f"(far: nearest above 0.8 of the mean) holds for {', '.join(holds) or 'none'}; "
         f"fails for {', '.join(fails) or 'none'}",
     )
+
+
+def _measured(context: Context, metric: str, statistic: str, names: tuple[str, ...]) -> list[Any]:
+    """Rows of results/geometry.csv about some sources, at the number of rows that all sources have."""
+    table = context.read(GEOMETRY)
+    mine = table[(table.metric == metric) & (table.statistic == statistic) & (table.n == inputs.rows(context))]
+    by_name = {row.source: row for row in mine.itertuples()}
+    return [by_name[name] for name in names if name in by_name]

@@ -1,11 +1,13 @@
-"""The table of studies: adding one is a row here and a file beside this one."""
+"""The table of studies: adding one is a row here and a file beside this one. Each runs behind those it reads."""
 
-from bench.runner import Study
+from bench.harness.study import Study
 from bench.studies import (
     atlas,
+    audit_peers,
     audits,
     claims,
     decode,
+    distance_nulls,
     factorise,
     geometry,
     gpu,
@@ -18,28 +20,13 @@ from bench.studies import (
     scale,
     separability,
     speed,
+    usefulness,
     validity,
 )
 
-_ALL = (
-    geometry.STUDY,
-    speed.STUDY,
-    roofline.STUDY,
-    gpu.STUDY,
-    audits.STUDY,
-    validity.STUDY,
-    separability.STUDY,
-    factorise.STUDY,
-    lens.STUDY,
-    decode.STUDY,
-    sae.STUDY,
-    interpret.STUDY,
-    atlas.STUDY,
-    lookup.STUDY,
-    scale.STUDY,
-    # Reads the tables of others.
-    claims.STUDY,
-    report.STUDY,
-)
+_MODULES = (
+    distance_nulls, geometry, usefulness, audits, validity, separability, factorise, lens, decode, sae, interpret,
+    atlas, roofline, speed, gpu, audit_peers, lookup, scale, claims, report,
+)  # fmt: skip
 
-STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
+STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

@@ -6,10 +6,10 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 import geomkit
-from bench.runner import Context, Study
+from bench import inputs
+from bench.harness.study import Context, Study, Tables, Unit
 from geomkit import sources
 
 SPACES, SPACES_QUICK = ("smollm2-input-576", "googlenews-300", "glove-50"), ("googlenews-300",)
@@ -23,14 +23,15 @@ MARK = "Ġ"
 """What a token begins with that follows a space."""
 
 
-def run(context: Context) -> None:
-    """Find the nearest of each word, lay the graph out, and write atlas.csv."""
-    spaces = SPACES_QUICK if context.quick else SPACES
-    frames = []
-    for space in tqdm(spaces, desc="atlas", unit="space", disable=None):
-        found = sources.load(space, seed=context.seed)
-        frames.append(graph_of(space, found.vectors, found.labels, context.seed))
-    context.table("atlas.csv", pd.concat(frames, ignore_index=True))
+def units(context: Context) -> tuple[Unit, ...]:
+    """Every space is a unit, for each graph is laid out by itself."""
+    return inputs.units(context, SPACES_QUICK if context.quick else SPACES)
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Find the nearest of each word in one space, and lay the graph out: atlas.csv."""
+    found = sources.load(unit.name, seed=context.seed)
+    return {"atlas.csv": graph_of(unit.name, found.vectors, found.labels, context.seed)}
 
 
 def graph_of(space: str, vectors: Any, labels: Sequence[str], seed: int) -> pd.DataFrame:
@@ -79,4 +80,4 @@ def said(label: str, *, tokens: bool) -> str:
     return label.removeprefix(MARK) if label.startswith(MARK) else f"-{label}"
 
 
-STUDY = Study("atlas", "chosen words and their nearest tokens, as graphs", run)
+STUDY = Study("atlas", "chosen words and their nearest tokens, as graphs", measure, units)

@@ -1,21 +1,20 @@
-"""Every real source audited, beside random vectors of the same number and dimension; and how other audits fare."""
+"""Every real source audited, beside random vectors of the same number and dimension."""
 
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+import pandas as pd
 
-from bench import audit_peers, inputs
-from bench.runner import Context, Study
+from bench import inputs
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.tidy import NOT_MEASURED
+from geomkit import sources
 from geomkit.auditing.audit import audit
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.report import audits as drawn
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from geomkit.auditing.result import Audit
     from geomkit.sources import Vectors
 
@@ -90,56 +89,42 @@ class Tried:
     """Why it was not tried, where it was not."""
 
 
-def run(context: Context) -> None:
-    """Audit all sources, draw the figure, and hold the contest with other audits."""
-    table, tried = measure(context)
-    context.table("audits.csv", table)
-    context.table("audit_suggestions.csv", tried)
-    times, values = audit_peers.contest(context)
-    context.table("audit_peers.csv", times)
-    context.table("audit_peer_values.csv", values)
+def units(context: Context) -> tuple[Unit, ...]:
+    """Every source is a unit."""
+    return inputs.units(context, names(context))
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Audit a source: audits.csv, a row a statistic, and audit_suggestions.csv."""
+    if unit.absent:
+        source = sources.get(unit.name)
+        why = Row(unit.name, source.family, None, source.dim, METRIC, "", NOT_MEASURED, math.nan, note=unit.absent)
+        return {"audits.csv": _table([why]), "audit_suggestions.csv": _suggested([])}
+    found = inputs.load_rows(unit.name, context)
+    result = audit(
+        found.vectors, k=K, metric=METRIC, null=NULL,
+        null_draws=draws(found.vectors.shape[0], found.dim, quick=context.quick), labels=found.categories,
+        try_transforms=found.dim <= WIDEST, source=unit.name, seed=context.seed,
+    )  # fmt: skip
+    return {"audits.csv": _table(rows_of(result, found)), "audit_suggestions.csv": _suggested(_suggestions(result))}
+
+
+def _table(rows: list[Row]) -> pd.DataFrame:
+    table = pd.DataFrame([asdict(row) for row in rows], columns=list(Row.__dataclass_fields__))
+    return table.astype(dict.fromkeys(("n", "k", "null_draws", "seed"), "Int64"))
+
+
+def _suggested(tried: list[Tried]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(each) for each in tried], columns=list(Tried.__dataclass_fields__))
 
 
 def draw(context: Context) -> None:
-    """Draw audits.svg and audits.png."""
+    """Draw audits.svg."""
     context.figure("audits", drawn.audits(context.read("audits.csv"), FEATURED))
-
-
-def measure(context: Context) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Return one row a statistic and source, and what was suggested."""
-    import pandas as pd
-
-    rows: list[Row] = []
-    tried: list[Tried] = []
-    for name in tqdm(names(context), desc="audits", unit="source", disable=None):
-        found = inputs.load(name, context)
-        if isinstance(found, inputs.Missing):
-            source = found.source
-            rows.append(Row(name, source.family, None, source.dim, METRIC, "", NOT_MEASURED, math.nan, note=found.why))
-            continue
-        result = audit(
-            found.vectors,
-            k=K,
-            metric=METRIC,
-            null=NULL,
-            null_draws=draws(found.vectors.shape[0], found.dim, quick=context.quick),
-            labels=found.categories,
-            try_transforms=found.dim <= WIDEST,
-            source=name,
-            seed=context.seed,
-        )
-        rows += rows_of(result, found)
-        tried += _suggestions(result)
-    table = pd.DataFrame([asdict(row) for row in rows], columns=list(Row.__dataclass_fields__))
-    whole = dict.fromkeys(("n", "k", "null_draws", "seed"), "Int64")
-    columns = list(Tried.__dataclass_fields__)
-    return table.astype(whole), pd.DataFrame([asdict(each) for each in tried], columns=columns)
 
 
 def names(context: Context) -> list[str]:
     """List the real sources of this run and the random ones that serve as controls."""
-    from geomkit import sources
-
     return [name for name in inputs.names(context) if sources.get(name).family != "random" or name in CONTROLS]
 
 
@@ -178,6 +163,4 @@ def _suggestions(result: "Audit") -> list[Tried]:
     return rows
 
 
-STUDY = Study(
-    "audits", "every real source audited beside random vectors, and beside what other audits say", run, draw=draw
-)
+STUDY = Study("audits", "every real source audited beside random vectors", measure, units, draw=draw)

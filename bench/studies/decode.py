@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.runner import Context, Study
+from bench.harness.study import Context, Study, Tables, Unit
 from geomkit import sources
 from geomkit.meaning.activations import SMOLLM2, Activations, activations
 from geomkit.meaning.decode import (
@@ -75,29 +75,49 @@ class Setting:
         return np.array(self.states.states[layer][rows], np.float32)
 
 
-def run(context: Context) -> None:
-    """Write decode_tokens.csv, decode_bags.csv, decode_rate.csv, decode_bytes.csv and the figure."""
+TOKENS, BAGS, CODES_OF, READ = "tokens of layer", "bags of layer", "codes of", "codes of layer"
+
+
+def units(context: Context) -> tuple[Unit, ...]:
+    """Return the layers whose tokens are read, those whose bags are, and the spaces that are quantised."""
+    model = ("smollm2-input-576",)
+    return (
+        *(Unit(f"{TOKENS} {layer}", model) for layer in layers_of(context)),
+        *(Unit(f"{BAGS} {layer}", model) for layer in BAG_LAYERS),
+        *(Unit(f"{CODES_OF} {name}", (name,)) for name in SPACES[: 1 if context.quick else None]),
+        *(Unit(f"{READ} {layer}", model) for layer in READ_LAYERS[-1 if context.quick else 0 :]),
+    )
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Measure one unit: rows of decode_tokens.csv, decode_bags.csv or decode_rate.csv."""
+    kind, _, of = unit.name.rpartition(" ")
+    if kind == CODES_OF:
+        found = sources.load(of, n=NEIGHBOUR_ROWS if not context.quick else 400, seed=context.seed)
+        return {"decode_rate.csv": pd.DataFrame(list(neighbours_kept(of, np.asarray(found.vectors), context.seed)))}
+    setting, layer = prepared(context), int(of)
+    if kind == BAGS:
+        texts = 6 if context.quick else 20
+        return {"decode_bags.csv": pd.DataFrame(list(bag_rows(setting, layer, texts)))}
+    if kind == READ:
+        return {"decode_rate.csv": pd.DataFrame(list(tokens_kept(setting, layer)))}
     start = time.perf_counter()
-    setting = prepared(context)
-    context.say(f"{time.perf_counter() - start:.0f} s to load the model and its states")
-    tables: dict[str, pd.DataFrame] = {}
-    for name, rows in (("tokens", token_rows), ("bags", bag_rows), ("rate", rate_rows)):
-        start = time.perf_counter()
-        tables[name] = pd.DataFrame(list(rows(setting, context)))
-        seconds = time.perf_counter() - start
-        context.say(f"{seconds:.0f} s for {len(tables[name])} rows of decode_{name}.csv")
-        context.table(f"decode_{name}.csv", tables[name])
-        if name == "tokens":
-            read = len(setting.rows) * tables[name].groupby(["layer", "reader"]).ngroups
-            context.say(
-                f"reading takes {1e3 * seconds / read:.2f} ms a vector: {seconds / read * 1e6:,.0f} s a million"
-            )
-    tables["bytes"] = half_bytes(tables["rate"])
-    context.table("decode_bytes.csv", tables["bytes"])
+    table = pd.DataFrame(list(token_rows(setting, layer)))
+    seconds = time.perf_counter() - start
+    read = len(setting.rows) * table.reader.nunique()
+    context.say(
+        f"reading layer {layer} takes {1e3 * seconds / read:.2f} ms a vector: {seconds / read * 1e6:,.0f} s a million"
+    )
+    return {"decode_tokens.csv": table}
+
+
+def conclude(context: Context) -> None:
+    """Write decode_bytes.csv: the fewest bytes that keep half of what float32 does."""
+    context.table("decode_bytes.csv", half_bytes(context.read("decode_rate.csv")))
 
 
 def draw(context: Context) -> None:
-    """Draw decode.svg and decode.png."""
+    """Draw decode.svg."""
     context.figure(
         "decode", figure(*(context.read(f"decode_{name}.csv") for name in ("tokens", "bags", "rate", "bytes")))
     )
@@ -108,7 +128,6 @@ def prepared(context: Context) -> Setting:
     count, tokens, per_text = (12, 32, 5) if context.quick else (120, 128, 10)
     corpus = corpora.bbc()
     chosen = np.sort(np.random.default_rng(context.seed).permutation(len(corpus.texts))[:count])
-    context.say(f"{count} of {len(corpus.texts):,} articles, their first {tokens} tokens; first tokens are left out")
     loaded = SMOLLM2.load()
     held = replace_load(loaded)
     texts = [corpus.texts[at] for at in chosen]
@@ -133,32 +152,30 @@ def layers_of(context: Context) -> Sequence[int]:
         return range(31)
     if context.quick:
         return BAG_LAYERS
-    context.say(f"layers {', '.join(map(str, LAYERS))}; all with --all")
     return LAYERS
 
 
-def token_rows(setting: Setting, context: Context) -> Iterator[dict[str, Any]]:
+def token_rows(setting: Setting, layer: int) -> Iterator[dict[str, Any]]:
     """Read the token of each vector and the one that follows, by the model's own means and by strangers'."""
     states, rows = setting.states, setting.rows
     targets = {"same": states.tokens[rows], "next": states.next_tokens[rows]}
     own = nearest_in(setting.table)
     turned = nearest_in(setting.table @ rotation(setting.table.shape[1], setting.seed))
     often = Counter(states.tokens[setting.fitted].tolist()).most_common(1)[0][0]
-    for layer in layers_of(context):
-        x, known = setting.of(layer, rows), setting.of(layer, setting.fitted)
-        mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
-        readers: dict[str, tuple[NDArray[Any], Scorer]] = {
-            "nearest input embedding": (x, own),
-            "logit lens": (x, by_lens(setting.lens, layer)),
-            "trained linear map": (mapped(x), own),
-            "rotated table": (x, turned),
-        }
-        for name, (vectors, read) in readers.items():
-            ranks = token_ranks(vectors, read, targets)
-            for target, found in ranks.items():
-                floor = float(np.mean(targets[target] == often))
-                yield _scores(name, target, layer, found, states.texts[rows], len(setting.table), floor)
-        yield from _stranger(setting, layer)
+    x, known = setting.of(layer, rows), setting.of(layer, setting.fitted)
+    mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
+    readers: dict[str, tuple[NDArray[Any], Scorer]] = {
+        "nearest input embedding": (x, own),
+        "logit lens": (x, by_lens(setting.lens, layer)),
+        "trained linear map": (mapped(x), own),
+        "rotated table": (x, turned),
+    }
+    for name, (vectors, read) in readers.items():
+        ranks = token_ranks(vectors, read, targets)
+        for target, found in ranks.items():
+            floor = float(np.mean(targets[target] == often))
+            yield _scores(name, target, layer, found, states.texts[rows], len(setting.table), floor)
+    yield from _stranger(setting, layer)
 
 
 def _scores(
@@ -217,39 +234,38 @@ def shared_words(tokenizer: Any, vocabulary: int) -> tuple[NDArray[np.int64], ND
     return ids, found.vectors[rows]
 
 
-def bag_rows(setting: Setting, context: Context) -> Iterator[dict[str, Any]]:
+def bag_rows(setting: Setting, layer: int, n_texts: int) -> Iterator[dict[str, Any]]:
     """Recover the tokens of a mean of states, beside the most frequent tokens and the tokens of another text."""
     states = setting.states
     usual = Counter(states.tokens[setting.fitted].tolist()).most_common()
-    texts = np.unique(states.texts[setting.rows])[: 6 if context.quick else 20]
+    texts = np.unique(states.texts[setting.rows])[:n_texts]
     longest = int(states.positions.max())
-    for layer in BAG_LAYERS:
-        known = setting.of(layer, setting.fitted)
-        mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
-        asked = [
-            (length, spans)
-            for length in LENGTHS
-            if length <= longest and (spans := [each for each in _spans(states, texts, length) if len(each) == length])
-        ]
-        # All lengths in one call, for each call goes through the whole table.
-        every = [span for _, spans in asked for span in spans]
-        means = np.stack([setting.of(layer, span).mean(axis=0) for span in every])
-        bags = iter(pursuit(means if layer == 0 else mapped(means), setting.table, [len(each) for each in every]))
-        for length, spans in asked:
-            there = [Bag.of(states.tokens[span]) for span in spans]
-            found = [next(bags) for _ in spans]
-            guesses = {
-                "own": found,
-                "another text's": found[1:] + found[:1],
-                "most frequent tokens": [Bag({token: 1 for token, _ in usual[:length]})] * len(spans),
-            }
-            for kind, guessed in guesses.items():
-                pairs = [overlap(bag, true) for bag, true in zip(guessed, there, strict=True)]
-                row: dict[str, Any] = {"layer": layer, "length": length, "guess": kind, "n_texts": len(spans)}
-                for name, values in zip(("precision", "recall"), np.array(pairs).T, strict=True):
-                    share, low, high = over_texts(values, np.arange(len(values)))
-                    row |= {name: share, f"{name}_low": max(low, 0.0), f"{name}_high": min(high, 1.0)}
-                yield row
+    known = setting.of(layer, setting.fitted)
+    mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
+    asked = [
+        (length, spans)
+        for length in LENGTHS
+        if length <= longest and (spans := [each for each in _spans(states, texts, length) if len(each) == length])
+    ]
+    # All lengths in one call, for each call goes through the whole table.
+    every = [span for _, spans in asked for span in spans]
+    means = np.stack([setting.of(layer, span).mean(axis=0) for span in every])
+    bags = iter(pursuit(means if layer == 0 else mapped(means), setting.table, [len(each) for each in every]))
+    for length, spans in asked:
+        there = [Bag.of(states.tokens[span]) for span in spans]
+        found = [next(bags) for _ in spans]
+        guesses = {
+            "own": found,
+            "another text's": found[1:] + found[:1],
+            "most frequent tokens": [Bag({token: 1 for token, _ in usual[:length]})] * len(spans),
+        }
+        for kind, guessed in guesses.items():
+            pairs = [overlap(bag, true) for bag, true in zip(guessed, there, strict=True)]
+            row: dict[str, Any] = {"layer": layer, "length": length, "guess": kind, "n_texts": len(spans)}
+            for name, values in zip(("precision", "recall"), np.array(pairs).T, strict=True):
+                share, low, high = over_texts(values, np.arange(len(values)))
+                row |= {name: share, f"{name}_low": max(low, 0.0), f"{name}_high": min(high, 1.0)}
+            yield row
 
 
 def _spans(states: Activations, texts: NDArray[np.int64], length: int) -> list[NDArray[np.int64]]:
@@ -261,24 +277,18 @@ def spans_of(states: Activations, text: int, length: int) -> NDArray[np.int64]:
     return np.flatnonzero((states.texts == text) & (states.positions >= 1) & (states.positions <= length))
 
 
-def rate_rows(setting: Setting, context: Context) -> Iterator[dict[str, Any]]:
-    """Quantise vectors; see which neighbours and which tokens are left, against bytes a vector."""
-    for name in SPACES[: 1 if context.quick else None]:
-        found = sources.load(name, n=NEIGHBOUR_ROWS if not context.quick else 400, seed=context.seed)
-        yield from neighbours_kept(name, np.asarray(found.vectors), setting.seed)
+def tokens_kept(setting: Setting, layer: int) -> Iterator[dict[str, Any]]:
+    """Quantise the states of a layer; see which of their tokens can still be read, against bytes a vector."""
     states, rows = setting.states, setting.rows[::2]
     wanted, own, texts = {"same": states.tokens[rows]}, nearest_in(setting.table), states.texts[rows]
-    for layer in READ_LAYERS[-1 if context.quick else 0 :]:
-        x, known = setting.of(layer, rows), setting.of(layer, setting.fitted)
-        mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
-        name = f"smollm2 tokens, layer {layer}"
-        often = Counter(states.tokens[setting.fitted].tolist()).most_common(1)[0][0]
-
-        floor = float(np.mean(wanted["same"] == often))
-        for code in _codes(known, context.seed):
-            ranks = token_ranks(mapped(code.decode(code.encode(x))), own, wanted)["same"]
-            span = over_texts((ranks == 0).astype(float), texts)
-            yield _rate(name, "tokens", code, span, floor, len(x), code.outside(x))
+    x, known = setting.of(layer, rows), setting.of(layer, setting.fitted)
+    mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
+    often = Counter(states.tokens[setting.fitted].tolist()).most_common(1)[0][0]
+    floor = float(np.mean(wanted["same"] == often))
+    for code in _codes(known, setting.seed):
+        ranks = token_ranks(mapped(code.decode(code.encode(x))), own, wanted)["same"]
+        span = over_texts((ranks == 0).astype(float), texts)
+        yield _rate(f"smollm2 tokens, layer {layer}", "tokens", code, span, floor, len(x), code.outside(x))
 
 
 def neighbours_kept(name: str, vectors: NDArray[np.float32], seed: int) -> Iterator[dict[str, Any]]:
@@ -309,4 +319,6 @@ def _rate(
     }  # fmt: skip
 
 
-STUDY = Study("decode", "how much of a text can be read back from vectors, and in how few bytes", run, draw=draw)
+STUDY = Study(
+    "decode", "how much of a text can be read back from vectors, and in how few bytes", measure, units, conclude, draw
+)

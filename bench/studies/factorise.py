@@ -1,10 +1,11 @@
 """Whether skip-gram is a factorisation of shifted PMI: both on the same words and windows, beside two skip-grams."""
 
+import hashlib
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from tqdm import tqdm
 
 from bench import tasks
+from bench.harness.code_keys import Code
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.intervals import jackknife
-from bench.runner import Context, Study
 from geomkit.meaning.cooccurrence import Cooccurrence, cooccurrence
 from geomkit.meaning.factorise import Factorisation, factorise, pmi
 from geomkit.report.factorise import factorise as figure_of
@@ -97,66 +98,69 @@ class Trained:
     """That training took, when it was done."""
 
 
-def run(context: Context) -> None:
-    """Count, factorise, train, compare; write factorise.csv and its figure."""
-    texts = corpora.newsgroups("train").texts
-    texts = texts[:TEXTS_QUICK] if context.quick else texts
-    sentences = [text.split() for text in texts]
-    table, costs = measure(sentences, context)
-    context.table("factorise.csv", table)
-    context.table("factorise_cost.csv", costs)
-    context.say(finding(table).replace("\n", "; "))
+def units(context: Context) -> tuple[Unit, ...]:
+    """Every number of dimensions is a unit."""
+    dims = DIMS_QUICK if context.quick else DIMS
+    # In a quick run skip-gram is trained on a few texts, and no source is read.
+    return tuple(Unit(f"{dim} dimensions", () if context.quick else (f"skipgram-{dim}",)) for dim in dims)
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Compare all spaces of one number of dimensions; the cost of counts and SVDs, of all, is told with the first."""
+    dims, dim = DIMS_QUICK if context.quick else DIMS, int(unit.name.split()[0])
+    sentences = [text.split() for text in corpora.newsgroups("train").texts[: TEXTS_QUICK if context.quick else None]]
+    settings, tokens = word2vec.SETTINGS, sum(len(each) for each in sentences)
+    start = time.perf_counter()
+    seen = cooccurrence(
+        sentences, window=settings["window"], min_count=settings["min_count"], dynamic=True, subsample=SUBSAMPLE
+    )
+    steps = [("counts", 0, time.perf_counter() - start)]
+    found = {}
+    for shift in SHIFTS:
+        found[shift], seconds = decomposed(seen, shift, max(dims), context.seed)
+        steps.append((f"SVD, shift {shift}", max(dims), seconds))
+    pair = [skipgram(sentences, dim, seed, seen.words, whole=not context.quick) for seed in SEEDS]
+    steps = [*(steps if dim == dims[0] else ()), ("skip-gram", dim, pair[1].seconds)]
+    rows = of_dim(dim, pair, found, seen, context.seed)
+    return {
+        "factorise.csv": pd.DataFrame([asdict(row) for row in rows]),
+        "factorise_cost.csv": pd.DataFrame([_cost(*step, tokens, context) for step in steps]),
+    }
+
+
+def conclude(context: Context) -> None:
+    """Say whether the equivalence holds."""
+    context.say(finding(context.read("factorise.csv")).replace("\n", "; "))
 
 
 def draw(context: Context) -> None:
-    """Draw factorise.svg and factorise.png."""
+    """Draw factorise.svg."""
     context.figure("factorise", figure_of(context.read("factorise.csv")))
 
 
-def measure(sentences: Sequence[Sequence[str]], context: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make all spaces of a corpus, and compare them.
-
-    Returns
-    -------
-    rows, costs : DataFrame
-        The fields of `Row`; and what, dim, seconds, tokens, seconds_ahead: what each step took, and what it would take
-        on `AHEAD` words if it grew with their number.
-    """
-    settings = word2vec.SETTINGS
-    costs: list[dict[str, Any]] = []
-    tokens = sum(len(each) for each in sentences)
-
-    def timed(what: str, dim: int, work: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        out = work()
-        costs.append(_cost(what, dim, time.perf_counter() - start, tokens, context))
-        return out
-
-    seen: Cooccurrence = timed(
-        "counts", 0, lambda: cooccurrence(
-            sentences, window=settings["window"], min_count=settings["min_count"], dynamic=True, subsample=SUBSAMPLE
-        ),
-    )  # fmt: skip
-    dims = DIMS_QUICK if context.quick else DIMS
+def decomposed(seen: Cooccurrence, shift: int, dim: int, seed: int) -> tuple[Factorisation, float]:
+    """Decompose shifted PMI, which is kept for all dimensions; return what it took when it was done, too."""
     # The optimum is of the distribution that negative samples come from: of all occurrences, dropped or not.
-    shifted = {
-        shift: pmi(seen.counts, alpha=ALPHA, shift=shift, contexts=seen.occurrences) for shift in SHIFTS
-    }  # fmt: skip
-    with one_thread_each():
-        found = {
-            shift: timed(f"SVD, shift {shift}", max(dims), partial(_decomposed, matrix, max(dims), seen, context))
-            for shift, matrix in shifted.items()
-        }
-    rows: list[Row] = []
-    for dim in tqdm(dims, desc="factorise", unit="dimension", disable=None):
-        pair = [skipgram(sentences, dim, seed, seen.words, whole=not context.quick) for seed in SEEDS]
-        costs.append(_cost("skip-gram", dim, pair[1].seconds, tokens, context))
-        rows += of_dim(dim, pair, found, seen, context.seed)
-    return pd.DataFrame([asdict(row) for row in rows]), pd.DataFrame(costs)
+    matrix = pmi(seen.counts, alpha=ALPHA, shift=shift, contexts=seen.occurrences)
+    digest = hashlib.sha256(b"".join(each.tobytes() for each in (matrix.data, matrix.indices, matrix.indptr)))
+    # What is kept is of these numbers and of this code, as the units that read it are.
+    parts = {"matrix": digest.hexdigest(), "dim": dim, "seed": seed, "code": Code().closure_of([factorise]).modules}
+    arrays = ("left", "singular_values", "right")
 
+    def build(folder: Path) -> None:
+        start = time.perf_counter()
+        with one_thread_each():
+            made = factorise(matrix, dim, seed=seed, words=seen.words)
+        about = {"seconds": time.perf_counter() - start, "solver": made.solver, "residual_share": made.residual_share}
+        for name in arrays:
+            np.save(folder / f"{name}.npy", getattr(made, name))
+        (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
-def _decomposed(matrix: Any, dim: int, seen: Cooccurrence, context: Context) -> Factorisation:
-    return factorise(matrix, dim, seed=context.seed, words=seen.words)
+    folder = cached_folder(derived(f"ppmi-svd-{dim}", parts), parts, build)
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    left, values, right = (np.asarray(np.load(folder / f"{name}.npy"), np.float64) for name in arrays)
+    made = Factorisation(left, values, right, seen.words, 0.5, seed, about["solver"], about["residual_share"])
+    return made, about["seconds"]
 
 
 def _cost(what: str, dim: int, seconds: float, tokens: int, context: Context) -> dict[str, Any]:
@@ -391,4 +395,4 @@ def _by_word(row: Array, got: Array, want: Array) -> tuple[Array, Array]:
     return np.asarray(cross[fit] / np.sqrt(own[fit] * other[fit])), np.asarray(cross[fit] / other[fit])
 
 
-STUDY = Study("factorise", "whether skip-gram is what factorising shifted PMI gives", run, draw=draw)
+STUDY = Study("factorise", "whether skip-gram is what factorising shifted PMI gives", measure, units, conclude, draw)

@@ -1,18 +1,20 @@
 """The geometry of every source at its dimension, beside random vectors of the same number and dimension."""
 
 import math
-from functools import cache
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 import geomkit
 from bench import inputs
-from bench.runner import Context, Study
+from bench.harness.study import Context, Study, Tables, Unit
+from bench.recall import unit as unit_rows
+from bench.studies import distance_nulls
+from bench.studies.distance_nulls import ORDERS, STATISTICS, Expected
 from bench.tidy import NOT_MEASURED, Row, frame
 from geomkit import nulls, sources
 from geomkit.report import figures
+from geomkit.sources.record import Matrix, taken
 from geomkit.stats.concentration import Concentration
 from geomkit.stats.cosine import CosineStats
 from geomkit.stats.orthogonality import orthogonality_of
@@ -21,10 +23,6 @@ WHOLE = 5000
 """Real sources with at least this many rows are measured whole too, for cosine."""
 
 EPS = 0.1
-ORDERS = (0.5, 1.0, 2.0, math.inf)
-REPLICATES = 5
-"""Gaussian sets behind a simulated null."""
-
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 BINS = 400
 
@@ -37,29 +35,55 @@ FEATURED = (
 )  # fmt: skip
 """Sources whose whole distribution is written out for a figure."""
 
-_CONCENTRATION = ("relative_variance", "relative_variance_squared", "relative_contrast", "nearest_to_mean")
+
+def units(context: Context) -> tuple[Unit, ...]:
+    """Every source is a unit; its key holds the rows of the table of nulls that it is compared with."""
+    return inputs.units(context, inputs.names(context), given=_nulls_of)
 
 
-def run(context: Context) -> None:
-    """Measure all sources and write results/geometry.csv and results/cosine_histograms.csv."""
-    rows: list[Row] = []
-    histograms: list[pd.DataFrame] = []
-    for name in tqdm(inputs.names(context), desc="geometry", unit="source", disable=None):
-        found = inputs.load(name, context)
-        if isinstance(found, inputs.Missing):
-            source = found.source
-            rows.append(Row(name, source.family, None, source.dim, "", NOT_MEASURED, math.nan, note=found.why))
-            continue
-        cosines = geomkit.cosine_stats(found.vectors)
-        rows += _cosine_rows(found, cosines, context.seed)
-        for p in ORDERS:
-            rows += _distance_rows(found, geomkit.concentration(found.vectors, p=p), context.seed)
-        if name in FEATURED:
-            histograms.append(_histogram(found, cosines))
-        if not context.quick and found.family != "random":
-            rows += _whole(name, context)
-    context.table("geometry.csv", frame(rows))
-    context.table("cosine_histograms.csv", pd.concat(histograms, ignore_index=True))
+def _nulls_of(source: sources.Source, context: Context) -> str:
+    return repr(distance_nulls.expected(inputs.rows(context), source.dim))
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Measure a source: geometry.csv, and cosine_histograms.csv of sources that a figure shows."""
+    if unit.absent:
+        source = sources.get(unit.name)
+        why = Row(unit.name, source.family, None, source.dim, "", NOT_MEASURED, math.nan, note=unit.absent)
+        return {"geometry.csv": frame([why])}
+    whole = inputs.load(unit.name, context)
+    found = taken(whole, inputs.rows(context), context.seed) if whole.family != "random" else whole
+    cosines = geomkit.cosine_stats(found.vectors)
+    rows = _cosine_rows(found, cosines, context.seed, within_se(found.vectors, EPS))
+    expected = distance_nulls.expected(cosines.n, found.dim)
+    for p in ORDERS:
+        rows += _distance_rows(found, geomkit.concentration(found.vectors, p=p), expected, context.seed)
+    if not context.quick and found.family != "random" and whole.vectors.shape[0] >= WHOLE:
+        rows += _cosine_rows(whole, geomkit.cosine_stats(whole.vectors), context.seed)
+    tables = {"geometry.csv": frame(rows)}
+    if unit.name in FEATURED:
+        tables["cosine_histograms.csv"] = _histogram(found, cosines)
+    return tables
+
+
+def within_se(x: Matrix, eps: float) -> float:
+    """Return the standard error over rows of the share of pairs with |cosine| at most `eps`.
+
+    Parameters
+    ----------
+    x : (n, d) array or CSR
+        Few rows: all n x n cosines are held.
+
+    Notes
+    -----
+    With h_i the share of row i's pairs, 2 sd(h)/√n: the share is a mean over pairs, and each row is in n - 1 of them
+    (Hoeffding 1948).
+    """
+    rows = unit_rows(x)
+    n = len(rows)
+    near = np.abs(rows @ rows.T) <= eps
+    share = (near.sum(axis=1) - near.diagonal()) / (n - 1)
+    return 2 * float(share.std(ddof=1)) / math.sqrt(n)
 
 
 def draw(context: Context) -> None:
@@ -71,7 +95,7 @@ def draw(context: Context) -> None:
     context.figure("layers", figures.layers(table, n))
 
 
-def _cosine_rows(found: sources.Vectors, cosines: CosineStats, seed: int) -> list[Row]:
+def _cosine_rows(found: sources.Vectors, cosines: CosineStats, seed: int, within: float = math.nan) -> list[Row]:
     beside = orthogonality_of(cosines, EPS)
     sphere = nulls.sphere(found.dim)
     statistics = {
@@ -84,7 +108,7 @@ def _cosine_rows(found: sources.Vectors, cosines: CosineStats, seed: int) -> lis
         "coherence": (beside.coherence, math.nan),
         "mean_abs": (beside.mean_abs, math.nan),
         "rms": (beside.rms, math.nan),
-        "fraction_within": (beside.fraction_within, math.nan),
+        "fraction_within": (beside.fraction_within, within),
         "error_bound": (cosines.error_bound, math.nan),
     }
     statistics |= {f"q{100 * share:g}": (cosines.quantile(share), math.nan) for share in QUANTILES}
@@ -116,12 +140,11 @@ def _cosine_rows(found: sources.Vectors, cosines: CosineStats, seed: int) -> lis
     return rows
 
 
-def _distance_rows(found: sources.Vectors, distances: Concentration, seed: int) -> list[Row]:
-    expected = _simulated(distances.n, distances.d, distances.p, seed)
+def _distance_rows(found: sources.Vectors, distances: Concentration, expected: Expected, seed: int) -> list[Row]:
     rows = []
-    for name in ("mean", "std", *_CONCENTRATION, "n_skipped"):
+    for name in ("mean", "std", *STATISTICS, "n_skipped"):
         se = getattr(distances, f"{name}_se", math.nan)
-        mean, sd = expected.get(name, (math.nan, math.nan))
+        mean, sd = expected.get((distances.p, name), (math.nan, math.nan))
         value = float(getattr(distances, name))
         rows.append(
             Row(
@@ -145,17 +168,6 @@ def _distance_rows(found: sources.Vectors, distances: Concentration, seed: int) 
     return rows
 
 
-@cache
-def _simulated(n: int, d: int, p: float, seed: int) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of each scale-free statistic over Gaussian sets of the same n, d and p."""
-    drawn = []
-    for replicate in range(REPLICATES):
-        rng = np.random.default_rng([seed, n, d, replicate])
-        drawn.append(geomkit.concentration(rng.standard_normal((n, d), dtype=np.float32), p=p))
-    values = {name: np.array([getattr(one, name) for one in drawn]) for name in _CONCENTRATION}
-    return {name: (float(each.mean()), float(each.std(ddof=1))) for name, each in values.items()}
-
-
 def _histogram(found: sources.Vectors, cosines: CosineStats) -> pd.DataFrame:
     counts, edges = cosines.histogram(BINS, (-1.0, 1.0))
     width = edges[1] - edges[0]
@@ -173,12 +185,7 @@ def _histogram(found: sources.Vectors, cosines: CosineStats) -> pd.DataFrame:
     )
 
 
-def _whole(name: str, context: Context) -> list[Row]:
-    """Cosine statistics of all rows of a large real source."""
-    found = inputs.load(name, context, whole=True)
-    if isinstance(found, inputs.Missing) or found.vectors.shape[0] < WHOLE:
-        return []
-    return _cosine_rows(found, geomkit.cosine_stats(found.vectors), context.seed)
-
-
-STUDY = Study("geometry", "every source at its dimension, beside random vectors", run, draw=draw)
+STUDY = Study(
+    "geometry", "every source at its dimension, beside random vectors", measure, units, draw=draw,
+    reads=("distance-nulls",),
+)  # fmt: skip

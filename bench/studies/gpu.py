@@ -1,19 +1,18 @@
 """Speed on a GPU beside the bare product, what users would call instead, and what was predicted."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bench.cases.case import OURS
 from bench.device_cases import BARE, DeviceCase, DeviceContender
 from bench.device_facts import Clocks, Facts, clocks, facts, needs_gpu
 from bench.device_timing import Median, Ready, median, rounds, warmed
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.roofline import CHIPS, PRECISIONS, Chip, ideal_seconds
-from bench.runner import Context, Study
 from bench.tidy import NOT_MEASURED
 from bench.timing import Pace
 from geomkit.devices import is_out_of_memory
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEVICE = "cuda"
+TABLE, ROOFLINE = "gpu.csv", "roofline.csv"
 N, N_DIFFERENCES, N_QUICK = 50_000, 8_000, 4_096
 """Rows; of distances of order 1, for which `torch.cdist` takes the longer the less it is a product, fewer."""
 DIMS, DIMS_QUICK = (64, 128, 300, 384, 768, 1024, 1536, 2048, 4096), (64, 768)
@@ -33,6 +33,7 @@ SECONDS, RATE, TIMES = "seconds", "million_pairs_per_second", "times_as_fast"
 OVER_PRODUCT, OVER_HALF = "over_product", "over_half_product"
 OVER_DENSE, PREDICTED = "over_dense_half_product", "predicted"
 
+_UNPREDICTED = {"moments", "concentration"}
 _KERNELS = {"cosine_stats": ("count", "tally"), "squared_distance_stats": ("count", "tally")}
 """Of Triton's, what counts products that are rounded to bfloat16, and all others."""
 
@@ -90,26 +91,39 @@ def plan(seed: int, device: str, *, quick: bool) -> list[DeviceCase]:
     ]
 
 
-def run(context: Context) -> None:
-    """Hold all contests on the GPU and write gpu.csv."""
-    needs_gpu()
-    pace = PACE_QUICK if context.quick else PACE
-    context.table("gpu.csv", measure(context, DEVICE, plan(context.seed, DEVICE, quick=context.quick), pace))
+def units(context: Context) -> tuple[Unit, ...]:
+    """Every contest is a unit; its key holds what was predicted of it, which stands beside what is measured."""
+    return tuple(
+        Unit(name, given=_predicted(context.out / ROOFLINE, case)) for name, case in _contests(context).items()
+    )
 
 
-def measure(context: Context, device: str, cases: Sequence[DeviceCase], pace: Pace) -> "pd.DataFrame":
-    """Hold contests on a device."""
+def measure(context: Context, unit: Unit) -> Tables:
+    """Hold one contest on the GPU: gpu.csv."""
     import pandas as pd
 
-    known = facts(device)
-    expected = _expectations(context, known)
-    rows: list[Row] = []
-    for case in tqdm(cases, desc="gpu", unit="contest", disable=None):
-        rows += contest(case, known, expected, pace)
+    known = facts(DEVICE)
+    pace = PACE_QUICK if context.quick else PACE
+    rows = contest(_contests(context)[unit.name], known, _expectations(context.out / ROOFLINE, known), pace)
     for row in rows:
         if row.statistic == NOT_MEASURED:
             context.say(f"{row.kernel}, d = {row.d}, {row.contender} {row.precision} is not measured: {row.note}")
-    return pd.DataFrame([asdict(row) for row in rows])
+    return {TABLE: pd.DataFrame([asdict(row) for row in rows])}
+
+
+def conclude(context: Context) -> None:
+    """Say where no prediction stands beside what was measured."""
+    table = context.read(TABLE)
+    if not table.statistic.eq(OVER_DENSE).any():
+        chips = ", ".join(chip.name for chip in CHIPS)
+        context.say(f"nothing was predicted for {', '.join(table.device.unique())}; predictions are for {chips}")
+    elif not table.statistic.eq(PREDICTED).any():
+        context.say(f"nothing beside the measurements says what was predicted: {ROOFLINE} is not there")
+
+
+def _contests(context: Context) -> dict[str, DeviceCase]:
+    cases = plan(context.seed, DEVICE, quick=context.quick)
+    return {f"{case.kernel} in {case.d} dimensions": case for case in cases}
 
 
 def contest(case: DeviceCase, known: Facts, expected: "Expectations", pace: Pace) -> list[Row]:
@@ -152,20 +166,26 @@ class Expectations:
         return float(found.expected.min()) if len(found) else None
 
 
-def _expectations(context: Context, known: Facts) -> Expectations:
-    """Read roofline.csv beside the files of this study, if it is there and the device is one of its chips."""
+def _expectations(path: Path, known: Facts) -> Expectations:
+    """Read roofline.csv, if it is there and the device is one of its chips."""
     import pandas as pd
 
     named = [chip for chip in CHIPS if chip.name in known.device and chip.multiprocessors == known.multiprocessors]
-    path = context.out / "roofline.csv"
     if not named:
-        context.say(f"nothing was predicted for {known.device}; predictions are for {', '.join(c.name for c in CHIPS)}")
-    elif not path.is_file():
-        context.say(f"nothing beside the measurements says what was predicted: {path.name} is not there")
-    else:
-        table = pd.read_csv(path)
-        return Expectations(named[0], table[table.chip == named[0].name])
-    return Expectations(named[0] if named else None, None)
+        return Expectations(None, None)
+    table = pd.read_csv(path) if path.is_file() else None
+    return Expectations(named[0], None if table is None else table[table.chip == named[0].name])
+
+
+def _predicted(path: Path, case: DeviceCase) -> str:
+    """Say what roofline.csv expects of the kernels of a case at its dimension, whatever the chip."""
+    import pandas as pd
+
+    if case.kernel in _UNPREDICTED or not path.is_file():
+        return ""
+    table = pd.read_csv(path)
+    mine = table[table.kernel.isin(_kernels_of(case.kernel)) & (table.d == case.d)]
+    return mine.groupby(["chip", "kernel", "precision"]).expected.min().to_csv()
 
 
 @dataclass(frozen=True)
@@ -213,16 +233,20 @@ class _Maker:
 
     def dense(self, who: DeviceContender, seconds: NDArray[np.float64], expected: Expectations) -> list[Row]:
         """Compare with the half product at the data sheet's rate, and say what was predicted of Triton's kernels."""
-        if expected.chip is None or who.precision not in PRECISIONS or self.case.kernel in {"moments", "concentration"}:
+        if expected.chip is None or who.precision not in PRECISIONS or self.case.kernel in _UNPREDICTED:
             return []
         half = ideal_seconds(expected.chip, who.precision, self.case.n, self.case.d)
         rows = [self.row(who, OVER_DENSE, median(seconds / half), beside=expected.chip.name)]
-        names = _KERNELS.get(self.case.kernel, ("screen", "screen"))
+        names = _kernels_of(self.case.kernel)
         name = names[0] if who.precision == "bfloat16" else names[1]
         value = expected.ratio(name, who.precision, self.case.d) if who.backend == "triton" else None
         if value is not None:
             rows.append(self.row(who, PREDICTED, Median(value, value, value), beside=expected.chip.name, note=name))
         return rows
+
+
+def _kernels_of(kernel: str) -> tuple[str, str]:
+    return _KERNELS.get(kernel, ("screen", "screen"))
 
 
 def _version(library: str) -> str:
@@ -239,6 +263,11 @@ def _version(library: str) -> str:
 STUDY = Study(
     "gpu",
     "on a GPU beside the bare product, torch, faiss, cuVS, KeOps, and what was predicted",
-    run,
+    measure,
+    units,
+    conclude,
+    reads=("roofline",),
     needs=needs_gpu,
+    by_code=False,
+    alone=True,
 )

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import diags_array
-from tqdm import tqdm
 
 from bench import tasks
 from bench.association import across, weighted_spearman
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.intervals import bootstrap
-from bench.runner import Context, Study
 from bench.studies import sae
 from bench.word_spaces import LEVELS, Reading, Space, prepared
 from geomkit.meaning.interpret import Interpretability, interpretability
@@ -24,7 +23,6 @@ from geomkit.sources import corpora
 
 DIMENSIONS, DIMENSIONS_QUICK = 576, 24
 TOP, SHOWN = 10, 5
-PROBES = "separability.csv"
 LEAST_PAIRS = 10
 RESAMPLES = 1000
 SPEAK = 5
@@ -42,39 +40,49 @@ Key = tuple[str, str]
 Array = NDArray[Any]
 
 
-def run(context: Context) -> None:
-    """Judge every space, and write interpret*.csv and the figure."""
+def units(context: Context) -> tuple[Unit, ...]:
+    """Return the one unit: its spaces share words and judges, which take longer than judging, and are compared."""
+    del context
+    return (Unit("all spaces", ("smollm2-input-576",)),)
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Judge every space in every form: interpret.csv, and tables of rankings, word similarity and words."""
+    del unit
     begun = time.perf_counter()
     own = sae.QUICK if context.quick else sae.FULL
     texts = corpora.bbc().texts[:: own.stride]
     reading = Reading(texts, own.max_tokens, sae.LAYER, lambda: sae.study_autoencoder(context).autoencoder)
     spaces, words, judges, frequency = prepared(reading, context)
     context.say(f"{len(spaces)} spaces of {len(words):,} words ({time.perf_counter() - begun:.0f} s)")
-    probes = pd.read_csv(context.out / PROBES)
-    tables = study(spaces, words, judges, frequency, probes, context)
-    for name, table in tables.items():
-        context.table(f"{name}.csv", table)
-    context.say(finding(tables["interpret"], tables["interpret_ranking"]).replace(".\n", "; "))
+    return judged(spaces, words, judges, frequency, context)
+
+
+def conclude(context: Context) -> None:
+    """Hold being interpretable against being useful: interpret_use.csv and interpret_tradeoff.csv."""
+    table = context.read("interpret.csv")
+    use = useful(table, context.read("interpret_similarity.csv"), context.read("separability.csv"))
+    context.table("interpret_use.csv", use)
+    context.table("interpret_tradeoff.csv", pd.DataFrame(list(_tradeoff(use))))
+    context.say(finding(table, context.read("interpret_ranking.csv")).replace(".\n", "; "))
 
 
 def draw(context: Context) -> None:
-    """Draw interpret.svg and interpret.png."""
+    """Draw interpret.svg."""
     names = ("interpret", "interpret_ranking", "interpret_use")
     context.figure("interpret", drawn(*(context.read(f"{name}.csv") for name in names)))
 
 
-def study(
-    spaces: Sequence[Space], words: Sequence[str], judges: Mapping[str, Array], frequency: Array, probes: pd.DataFrame,
-    context: Context,
-) -> dict[str, pd.DataFrame]:  # fmt: skip
+def judged(
+    spaces: Sequence[Space], words: Sequence[str], judges: Mapping[str, Array], frequency: Array, context: Context
+) -> Tables:
     """Judge spaces in every form, and return every table by the name of its file.
 
-    The first space is the floor of all others. Judges are those of `interpretability`; `probes` is
-    results/separability.csv.
+    The first space is the floor of all others. Judges are those of `interpretability`.
     """
     found: dict[Key, Interpretability] = {}
     seconds: dict[Key, float] = {}
-    for space in tqdm(spaces, desc="interpret", unit="space", disable=None):
+    for space in spaces:
         for form in FORMS:
             start = time.perf_counter()
             found[space.name, form] = interpretability(
@@ -89,14 +97,11 @@ def study(
         for form in FORMS
         for row in _score_rows(space, form, found, seconds[space.name, form], floor=spaces[0].name, seed=context.seed)
     ]
-    table = pd.DataFrame(rows)
     each = sum(seconds.values()) / sum(len(one.dimensions) for one in found.values())
     context.say(
         f"judging takes {1e3 * each:.1f} ms a dimension of {len(words):,} words, both judges and their nulls: "
         f"{each * AHEAD / 3600:,.1f} hours for {AHEAD:,} dimensions"
     )
-    ranking = pd.DataFrame(list(_differences(spaces, found, context.seed)))
-    use = pd.DataFrame([_use(space, words, table, probes, context.seed) for space in spaces[1:]])
     shown = pd.concat(
         [
             one.to_frame(words).iloc[: SPEAK * one.top.shape[1]].assign(space=name, form=form)
@@ -104,11 +109,10 @@ def study(
         ]
     )
     return {
-        "interpret": table,
-        "interpret_ranking": ranking,
-        "interpret_use": use,
-        "interpret_tradeoff": pd.DataFrame(list(_tradeoff(use))),
-        "interpret_words": shown[["space", "form", *(name for name in shown if name not in {"space", "form"})]],
+        "interpret.csv": pd.DataFrame(rows),
+        "interpret_ranking.csv": pd.DataFrame(list(_differences(spaces, found, context.seed))),
+        "interpret_similarity.csv": pd.DataFrame([_similarity(space, words, context.seed) for space in spaces[1:]]),
+        "interpret_words.csv": shown[["space", "form", *(name for name in shown if name not in {"space", "form"})]],
     }
 
 
@@ -180,22 +184,39 @@ def _differences(spaces: Sequence[Space], found: Mapping[Key, Interpretability],
             }  # fmt: skip
 
 
-def _use(space: Space, words: Sequence[str], table: pd.DataFrame, probes: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """How interpretable a space is, beside how useful: word similarity on the same pairs, and probes on documents."""
-    mine = table[(table.space == space.name) & (table.form == AS_IS)]
-    out: dict[str, Any] = {"space": space.name, "family": space.family, "group": space.group}
-    out |= {f"{row.statistic}_{row.judge}": row.value for row in mine.itertuples()}
-    out |= {f"{row.statistic}_{row.judge}_gain": row.gain for row in mine.itertuples()}
+def _similarity(space: Space, words: Sequence[str], seed: int) -> dict[str, Any]:
+    """How well the cosines of a space agree with people, and how results/separability.csv calls its documents."""
     given = space.vectors
     dense = np.asarray(given) if isinstance(given, np.ndarray) else given.toarray()
+    out: dict[str, Any] = {"space": space.name, "family": space.family, "group": space.group}
     for name, pairs in (("wordsim353", corpora.wordsim353()), ("simlex999", corpora.simlex999())):
         value, low, high, known = word_similarity(dense, words, pairs, seed)
         out |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_pairs": known}
-    probe = probes[(probes.corpus == "bbc") & (probes.source == space.probe)]
-    for name in ("accuracy", "low", "high"):
-        column = "probe" if name == "accuracy" else f"probe_{name}"
-        out[column] = float(probe[name].iloc[0]) if len(probe) else math.nan
-    return out
+    return out | {"probed_as": space.probe}
+
+
+def useful(table: pd.DataFrame, similarity: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
+    """Put how interpretable spaces are beside how useful: word similarity on the same pairs, and probes on documents.
+
+    Parameters
+    ----------
+    table, similarity, probes : DataFrame
+        results/interpret.csv, results/interpret_similarity.csv and results/separability.csv.
+    """
+    rows = []
+    for record in similarity.to_dict("records"):
+        space = {str(name): value for name, value in record.items()}
+        mine = table[(table.space == space["space"]) & (table.form == AS_IS)]
+        out = {name: space.pop(name) for name in ("space", "family", "group")}
+        out |= {f"{row.statistic}_{row.judge}": row.value for row in mine.itertuples()}
+        out |= {f"{row.statistic}_{row.judge}_gain": row.gain for row in mine.itertuples()}
+        probe = probes[(probes.corpus == "bbc") & (probes.source == space.pop("probed_as"))]
+        out |= space
+        for name in ("accuracy", "low", "high"):
+            column = "probe" if name == "accuracy" else f"probe_{name}"
+            out[column] = float(probe[name].iloc[0]) if len(probe) else math.nan
+        rows.append(out)
+    return pd.DataFrame(rows)
 
 
 def word_similarity(
@@ -233,5 +254,6 @@ def _tradeoff(use: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 STUDY = Study(
-    "interpret", "whether dimensions mean something, and what that costs in usefulness", run, (PROBES,), draw=draw
-)
+    "interpret", "whether dimensions mean something, and what that costs in usefulness", measure, units, conclude, draw,
+    reads=("separability",),
+)  # fmt: skip

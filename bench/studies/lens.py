@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.runner import Context, Study
+from bench.harness.study import Context, Study, Tables, Unit
 from geomkit.meaning.activations import SMOLLM2, Activations, Deferred, activations
 from geomkit.meaning.lens import STATISTICS, LogitLens, logit_lens
 from geomkit.meaning.lens_statistics import (
@@ -50,29 +50,61 @@ FULL = Size(120, 40, 128, 64, 12, None, (6, 12, 18, 24, 28), 50, 128)
 QUICK = Size(8, 5, 64, 32, 8, (0, 10, 20, 30), (10, 20), 4, 64)
 
 
-def run(context: Context) -> None:
-    """Train a tuned lens, read held-out texts with it and without, and write lens.csv and the figure."""
+PLAIN, LAST = "logit lens", "last layer"
+
+
+def units(context: Context) -> tuple[Unit, ...]:
+    """Return the logit lens of all layers, each layer that has a translator, and the last layer."""
     size = QUICK if context.quick else FULL
-    table = study(SMOLLM2, bbc().texts, size, context)
-    context.table("lens.csv", table)
+    names = (PLAIN, *(f"layer {layer}" for layer in size.tuned), LAST)
+    # All run the model whose input embeddings this source is, and share its states, which the first unit makes.
+    return tuple(Unit(name, ("smollm2-input-576",)) for name in names)
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Read held-out texts with the readers of one unit: rows of lens.csv, a row a reader and layer.
+
+    Means over held-out texts have intervals, and those of the logit lens the geometry of its layer beside them.
+    """
+    ready = prepared(SMOLLM2, bbc().texts, QUICK if context.quick else FULL, context)
+    if unit.name == PLAIN:
+        return {"lens.csv": _plain(ready, context)}
+    if unit.name == LAST:
+        return {"lens.csv": _last(ready, context)}
+    return {"lens.csv": _tuned(ready, int(unit.name.removeprefix("layer ")), context)}
 
 
 def draw(context: Context) -> None:
-    """Draw lens.svg and lens.png."""
+    """Draw lens.svg."""
     context.figure("lens", drawn(context.read("lens.csv")))
 
 
-def study(model: Deferred, texts: tuple[str, ...], size: Size, context: Context) -> pd.DataFrame:
-    """Return a row a reader and layer: means over held-out texts with intervals, and the layer's geometry.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model, and the states of texts to train on and of others to measure on."""
+
+    size: Size
+    lens: LogitLens
+    train: Activations
+    held: Activations
+    seen: NDArray[np.int64]
+    """Rows of `train` that are trained on."""
+    rows: NDArray[np.int64]
+    """Rows of `held` that are read."""
+    seconds: float
+    """That reading the texts took."""
+
+
+def prepared(model: Deferred, texts: tuple[str, ...], size: Size, context: Context) -> Prepared:
+    """Draw texts to train on and others to measure on, and read them.
 
     Parameters
     ----------
     model : Deferred
     texts : tuple of str
-        Some are drawn to train on and others to measure on.
     size : Size
     context : Context
-        Its seed draws texts, positions and batches.
+        Its seed draws texts and positions.
     """
     lens = logit_lens(model.load())
     model = Deferred(model.card, lambda: lens.loaded)
@@ -81,46 +113,71 @@ def study(model: Deferred, texts: tuple[str, ...], size: Size, context: Context)
     begun = time.perf_counter()
     train = activations(model, drawn_texts[: size.train_texts], (*size.tuned, -1), max_tokens=size.train_tokens)
     held = activations(model, drawn_texts[size.train_texts :], size.layers, max_tokens=size.held_tokens)
-    read = time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
     seen = rows_of(train, size.train_tokens, context.seed)
-    rows = rows_of(held, size.positions, context.seed)
-    starts = _train(lens, train, seen, size, 0, context)
-    trained = _train(lens, train, seen, size, size.steps, context)
+    return Prepared(size, lens, train, held, seen, rows_of(held, size.positions, context.seed), seconds)
+
+
+def _plain(ready: Prepared, context: Context) -> pd.DataFrame:
+    """Read every layer by the logit lens, and measure how its states lie."""
+    lens, held = ready.lens, ready.held
     begun = time.perf_counter()
-    # Of the training texts: a constant fitted to what it is measured on would look better than it is.
-    constant = constant_reader(lens, train, seen[:: max(1, len(seen) // 1000)])
-    readers = _readers(lens, held, starts, trained, constant, size, context.seed)
-    found = lens_statistics(lens, held, rows, readers, top=TOP)
+    table = _read(ready, {"lens": (held.layers, lens.logits)})
     measured = time.perf_counter() - begun
-    _say_cost(context, lens, held, len(rows) * len(found.readings), (read, trained, measured), size)
-    table = tidy(found, len(rows), size.held_texts)
+    readings = len(ready.rows) * len(held.layers)
+    context.say(f"reading the texts took {ready.seconds:.1f} s (0 where they are cached)")
+    context.say(
+        f"measuring took {measured:.1f} s for {len(STATISTICS)} statistics of {readings:,} readings, "
+        f"{1000 * measured / readings:.2f} ms each; a million positions of {len(held.layers)} layers would take "
+        f"{measured / readings * 1e6 * len(held.layers) / 3600:,.0f} hours"
+    )
     # All that is there of each text: a thousand rows would cap the rank of 576 columns.
-    lie = geometry(held, np.flatnonzero(~held.sinks))
-    lie = lie.rename(columns={"n": "geometry_rows"}).assign(reader="lens")
-    return table.merge(lie, on=["reader", "layer"], how="left", validate="one_to_one")
+    lie = geometry(held, np.flatnonzero(~held.sinks)).rename(columns={"n": "geometry_rows"})
+    return table.merge(lie, on="layer", how="left", validate="one_to_one")
 
 
-def _train(
-    lens: LogitLens, states: Activations, rows: NDArray[np.int64], size: Size, steps: int, context: Context
-) -> Trained:
+def _tuned(ready: Prepared, layer: int, context: Context) -> pd.DataFrame:
+    """Train a translator of a layer, and read it with that, with what training starts from and with strangers'."""
+    starts, trained = (_train(ready, layer, steps, context) for steps in (0, ready.size.steps))
+    readers: dict[str, Reader] = {
+        # Is there for what it is above the two that follow, text by text; its row is of another unit.
+        "lens": ready.lens.logits,
+        "regression": starts.tuned.reader(ready.lens),
+        "tuned": trained.tuned.reader(ready.lens),
+        **_strangers(ready.lens, context.seed),
+    }
+    whole = trained.seconds_per_step * 250 * ready.lens.n_layers * 2**18 / ready.size.batch
+    context.say(
+        f"training took {trained.seconds:.1f} s at layer {layer}, {trained.seconds_per_step:.2f} s for a step of "
+        f"{ready.size.batch} positions; the 250 steps of 262,144 positions of Belrose et al. for all "
+        f"{ready.lens.n_layers} layers would take {whole / 86400:,.0f} days here"
+    )
+    table = _read(ready, {name: ((layer,), reader) for name, reader in readers.items()})
+    return table[table.reader != "lens"]
+
+
+def _last(ready: Prepared, context: Context) -> pd.DataFrame:
+    """Read the last layer by one answer for every text, and with strangers' readers."""
+    lens, seen = ready.lens, ready.seen
+    # Of the training texts: a constant fitted to what it is measured on would look better than it is.
+    constant = constant_reader(lens, ready.train, seen[:: max(1, len(seen) // 1000)])
+    readers = {"constant": constant, **_strangers(lens, context.seed)}
+    return _read(ready, {name: ((lens.n_layers,), reader) for name, reader in readers.items()})
+
+
+def _read(ready: Prepared, readers: dict[str, tuple[tuple[int, ...], Reader]]) -> pd.DataFrame:
+    found = lens_statistics(ready.lens, ready.held, ready.rows, readers, top=TOP)
+    return tidy(found, len(ready.rows), ready.size.held_texts)
+
+
+def _train(ready: Prepared, layer: int, steps: int, context: Context) -> Trained:
     return train_tuned_lens(
-        lens, states, size.tuned, rows, steps=steps, batch=size.batch, seed=context.seed, say=context.say
+        ready.lens, ready.train, (layer,), ready.seen, steps=steps, batch=ready.size.batch, seed=context.seed
     )
 
 
-def _readers(
-    lens: LogitLens, held: Activations, starts: Trained, trained: Trained, constant: Reader, size: Size, seed: int
-) -> dict[str, tuple[tuple[int, ...], Reader]]:
-    last = lens.n_layers
-    others = (*size.tuned, last)
-    return {
-        "lens": (held.layers, lens.logits),
-        "regression": (size.tuned, starts.tuned.reader(lens)),
-        "tuned": (size.tuned, trained.tuned.reader(lens)),
-        "constant": ((last,), constant),
-        "other_basis": (others, other_basis(lens, seed)),
-        "nearest_input": (others, nearest_input(lens)),
-    }
+def _strangers(lens: LogitLens, seed: int) -> dict[str, Reader]:
+    return {"other_basis": other_basis(lens, seed), "nearest_input": nearest_input(lens)}
 
 
 def other_basis(lens: LogitLens, seed: int) -> Reader:
@@ -168,24 +225,7 @@ def tidy(found: LensStatistics, positions: int, texts: int) -> pd.DataFrame:
     return table
 
 
-def _say_cost(
-    context: Context, lens: LogitLens, held: Activations, readings: int, took: tuple[float, Trained, float], size: Size
-) -> None:
-    read, trained, measured = took
-    context.say(f"reading the texts took {read:.1f} s (0 where they are cached)")
-    whole = trained.seconds_per_step * 250 * lens.n_layers * 2**18 / size.batch
-    context.say(
-        f"training took {trained.seconds:.1f} s, {trained.seconds_per_step:.2f} s for a step of {size.batch} positions "
-        f"of a layer; the 250 steps of 262,144 positions of Belrose et al. for all {lens.n_layers} layers would take "
-        f"{whole / 86400:,.0f} days here"
-    )
-    context.say(
-        f"measuring took {measured:.1f} s for {len(STATISTICS)} statistics of {readings:,} readings, "
-        f"{1000 * measured / readings:.2f} ms each; a million positions of {len(held.layers)} layers would take "
-        f"{measured / readings * 1e6 * len(held.layers) / 3600:,.0f} hours"
-    )
-
-
 STUDY = Study(
-    "lens", "what each layer says of held-out texts, by the logit lens, a tuned lens and others", run, draw=draw
-)
+    "lens", "what each layer says of held-out texts, by the logit lens, a tuned lens and others", measure, units,
+    draw=draw,
+)  # fmt: skip

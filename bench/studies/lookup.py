@@ -1,5 +1,6 @@
 """Reading embeddings by gather against the one-hot product: proven equal, then timed and weighed, size by size."""
 
+import ctypes
 import math
 import time
 from collections.abc import Callable
@@ -10,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bench.cases.case import Contender
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.limits import Limits, Work
-from bench.limits import measure as limits_of
-from bench.runner import Context, Study
+from bench.limits import known as limits_of
 from bench.timing import Pace, Thunk, interleaved
 from geomkit.meaning.lookup import (
     PASSES,
@@ -160,49 +160,56 @@ def least_work(way: str, case: LookupCase) -> Work:
     return Work(products=times * 2.0 * case.n * case.vocabulary * case.d, copied=float(moved))
 
 
-def run(context: Context) -> None:
-    """Time all ways on the CPU, and where there is one on the GPU; write lookup.csv and its figure."""
-    import torch
+def units(context: Context) -> tuple[Unit, ...]:
+    """Every size is a unit, a vocabulary and a batch on one device, forward and backward; a GPU may not be here."""
+    no_gpu = "" if _has_gpu() else "no CUDA device is here"
+    sizes = _sizes(context).items()
+    return tuple(Unit(name, absent=no_gpu if device == "cuda" else "") for name, (device, *_) in sizes)
 
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    if len(devices) == 1:
-        context.say("no CUDA device is here: the CPU alone is timed")
-    table = measure(context, devices)
-    context.table("lookup.csv", table)
-    context.say(finding(table).replace("\n", "; "))
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Prove, time and weigh every way at one size: lookup.csv, a row a way and pass with the fields of `Row`."""
+    if unit.absent:
+        return {}
+    limits = limits_of(quick=True)
+    device, vocabulary, tokens = _sizes(context)[unit.name]
+    dim = DIM_QUICK if context.quick else DIM
+    rows: list[Row] = []
+    for passes in PASSES:
+        rows += of_case(LookupCase(tokens, vocabulary, dim, passes, device, context.seed), limits, context)
+    return {"lookup.csv": pd.DataFrame([asdict(row) for row in rows])}
+
+
+def conclude(context: Context) -> None:
+    """Say what the table says."""
+    context.say(finding(context.read("lookup.csv")).replace("\n", "; "))
 
 
 def draw(context: Context) -> None:
-    """Draw lookup.svg and lookup.png."""
+    """Draw lookup.svg."""
     context.figure("lookup", figure_of(context.read("lookup.csv")))
 
 
-def measure(context: Context, devices: list[str]) -> pd.DataFrame:
-    """Time and weigh every way at every size on each device.
+def _sizes(context: Context) -> dict[str, tuple[str, int, int]]:
+    """Device, vocabulary and tokens of each unit."""
+    vocabularies, tokens = (VOCABULARIES_QUICK, TOKENS_QUICK) if context.quick else (VOCABULARIES, TOKENS)
+    return {
+        f"{device}, {words} words, {batch} tokens": (device, words, batch)
+        for device in ("cpu", "cuda")
+        for words in vocabularies
+        for batch in tokens
+    }
 
-    Returns
-    -------
-    DataFrame
-        The fields of `Row`.
-    """
-    vocabularies, sizes, dim = (
-        (VOCABULARIES_QUICK, TOKENS_QUICK, DIM_QUICK) if context.quick else (VOCABULARIES, TOKENS, DIM)
-    )
-    start = time.perf_counter()
-    limits = limits_of(quick=True)
-    cases = [
-        LookupCase(tokens, vocabulary, dim, passes, device, context.seed)
-        for device in devices
-        for vocabulary in vocabularies
-        for tokens in sizes
-        for passes in PASSES
-    ]
-    rows: list[Row] = []
-    for case in tqdm(cases, desc="lookup", unit="size", disable=None):
-        rows += of_case(case, limits, context)
-    took = time.perf_counter() - start
-    context.say(f"{len(cases)} sizes in {took:.0f} s")
-    return pd.DataFrame([asdict(row) for row in rows])
+
+def _has_gpu() -> bool:
+    """Say whether torch can use a GPU; it is imported, which takes seconds, where there is a driver alone."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def of_case(case: LookupCase, limits: Limits, context: Context) -> list[Row]:
@@ -286,4 +293,7 @@ def _spread(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(np.median(values)), float(values.min()), float(values.max())
 
 
-STUDY = Study("lookup", "reading embeddings by gather against the one-hot product", run, draw=draw)
+STUDY = Study(
+    "lookup", "reading embeddings by gather against the one-hot product", measure, units, conclude, draw,
+    by_code=False, alone=True,
+)  # fmt: skip

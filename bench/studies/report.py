@@ -1,6 +1,6 @@
 """One page of all results, drawn from the tables of the other studies."""
 
-from bench.runner import Context, Study
+from bench.harness.study import Context, Study
 from geomkit.report.html.page import render
 from geomkit.report.html.results import READS, results_page
 
@@ -8,7 +8,7 @@ MOST = 8_000_000
 """Bytes of the page."""
 
 
-def run(context: Context) -> None:
+def conclude(context: Context) -> None:
     """Write report.html."""
     text = render(results_page(context.out))
     size = len(text.encode())
@@ -19,4 +19,4 @@ def run(context: Context) -> None:
     context.say(f"report.html has {size / 1e6:.1f} MB")
 
 
-STUDY = Study("report", "one page of all results, for a browser", run, reads=READS)
+STUDY = Study("report", "one page of all results, for a browser", conclude=conclude, reads=tuple(READS))

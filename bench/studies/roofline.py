@@ -1,11 +1,12 @@
 """What each Triton kernel should take on each GPU, predicted before it was measured: bytes and operations of a tile."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from bench import roofline_page
-from bench.roofline import CHIPS, Chip, Prediction, ideal_seconds, predict
+from bench.harness.study import Context, Study, Tables, Unit
+from bench.roofline import CHIPS, Chip, Prediction, Shape, ideal_seconds, predict
 from bench.roofline_resources import Configured, configured, needs_triton
-from bench.runner import Context, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,13 +16,18 @@ DIMS = (64, 128, 300, 384, 768, 1024, 1536, 2048, 4096)
 DIMS_QUICK = (64, 768)
 
 
-def run(context: Context) -> None:
-    """Compile, predict, and write roofline.csv and roofline.md; a quick run has the counting kernel alone."""
+def measure(context: Context, unit: Unit) -> Tables:
+    """Compile and predict: roofline.csv, of the counting kernel alone in a quick run."""
+    del unit
     capabilities = sorted({chip.capability for chip in CHIPS})
     made = configured(capabilities, ("count",)) if context.quick else configured(capabilities)
-    table = predictions(made, DIMS_QUICK if context.quick else DIMS)
-    context.table("roofline.csv", table)
-    context.text("roofline.md", roofline_page.page(table, made))
+    return {"roofline.csv": predictions(made, DIMS_QUICK if context.quick else DIMS)}
+
+
+def conclude(context: Context) -> None:
+    """Say in words what the table holds: roofline.md."""
+    table = context.read("roofline.csv")
+    context.text("roofline.md", roofline_page.page(table, compiled(table)))
 
 
 def predictions(made: list[Configured], dims: tuple[int, ...]) -> "pd.DataFrame":
@@ -60,7 +66,21 @@ def say(made: Configured) -> str:
     return f"{shape.rows}x{shape.columns}x{shape.step}, {shape.warps} warps, {shape.stages} stages, {shape.parts} parts"
 
 
+def compiled(table: "pd.DataFrame") -> list[Configured]:
+    """Read from a table what was compiled for it: the rows of one dimension, of a chip of each capability."""
+    chips = {chip.capability: chip for chip in reversed(CHIPS)}
+    found = []
+    for capability in sorted(chips):
+        mine = table[(table.chip == chips[capability].name) & (table.d == table.d.min())]
+        for row in mine.itertuples():
+            rows, columns, step, warps, stages, parts = map(int, re.findall(r"\d+", row.configuration))
+            shape = Shape(rows, columns, step, warps, stages, parts, int(row.programs))
+            uses = (int(each) for each in (row.programs_asked, row.registers, row.stack_bytes, row.shared_bytes))
+            found.append(Configured(row.kernel, row.precision, capability, shape, *uses))
+    return found
+
+
 STUDY = Study(
-    "roofline", "what each Triton kernel should take on each GPU, predicted from bytes and operations", run,
-    needs=needs_triton,
+    "roofline", "what each Triton kernel should take on each GPU, predicted from bytes and operations", measure,
+    conclude=conclude, needs=needs_triton,
 )  # fmt: skip

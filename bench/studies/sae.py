@@ -1,7 +1,6 @@
 """Sparse autoencoders of a middle layer of SmolLM2: what they explain and lose, and what their training costs."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,11 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.intervals import bootstrap
-from bench.runner import Context, Study
 from bench.sae_rivals import nearest, principal_components, projected, untrained
 from geomkit.meaning.activations import SMOLLM2, Activations, Deferred, activations, loaded
 from geomkit.meaning.causal import CausalParts, parts_of
+from geomkit.meaning.sae import SparseAutoencoder
 from geomkit.meaning.sae_features import promoted, top_contexts
 from geomkit.meaning.sae_learner import Settings, flops_per_token
 from geomkit.meaning.sae_quality import Explained, Quality, explained, quality, token_rows
@@ -64,17 +64,44 @@ class Prepared:
     held_texts: NDArray[np.int64]
 
 
-def run(context: Context) -> None:
-    """Train, measure, splice, and write sae.csv, sae_training.csv, sae_features.csv and the figure."""
+ACTIVE, NEAREST, FIRES, SPLICED, CONTEXTS = (
+    "active features", "nearest token", "training tokens", "spliced", "contexts of features"
+)  # fmt: skip
+
+
+def units(context: Context) -> tuple[Unit, ...]:
+    """Return each number of active features, and what is measured of all autoencoders or of the largest."""
     size = QUICK if context.quick else FULL
-    table, curves, features = study(SMOLLM2, bbc().texts, LAYER, size, context)
-    context.table("sae.csv", table)
-    context.table("sae_training.csv", curves)
-    context.table("sae_features.csv", features)
+    names = (*(f"{k} {ACTIVE}" for k in size.ks), NEAREST, FIRES, SPLICED, CONTEXTS)
+    # All are of one layer of this model, whose states the first unit makes.
+    return tuple(Unit(name, (f"smollm2-tokens-layer{LAYER}-576",)) for name in names)
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Measure one unit: rows of sae.csv, and the curves of sae_training.csv or the contexts of sae_features.csv.
+
+    A row of sae.csv is a measured value, its interval over texts, and the floor beside it. The seed draws texts, first
+    weights, batches and the features that are shown.
+    """
+    size = QUICK if context.quick else FULL
+    texts = bbc().texts
+    ready = prepared(SMOLLM2, texts, LAYER, size, context.seed)
+    if unit.name.endswith(ACTIVE):
+        return _of_k(ready, int(unit.name.split()[0]), size, context)
+    if unit.name == NEAREST:
+        return {"sae.csv": pd.DataFrame(list(_nearest_rows(ready, size, context)))}
+    if unit.name == SPLICED:
+        return {"sae.csv": pd.DataFrame(list(_spliced(ready, texts[:: size.stride], size, context)))}
+    last = trained(ready, LAYER, size.ks[-1], size, context)
+    if unit.name == FIRES:
+        fires = quality(last.autoencoder, ready.states.states[LAYER], ready.states.texts, ready.train)
+        return {"sae.csv": pd.DataFrame(list(_training_rows(fires)))}
+    model = loaded(SMOLLM2)
+    return {"sae_features.csv": _features(last, ready, LAYER, parts_of(model.model), model.tokenizer, context.seed)}
 
 
 def draw(context: Context) -> None:
-    """Draw sae.svg and sae.png."""
+    """Draw sae.svg."""
     context.figure("sae", drawn(context.read("sae.csv"), context.read("sae_training.csv")))
 
 
@@ -100,74 +127,58 @@ def prepared(model: Deferred, texts: tuple[str, ...], layer: int, size: Size, se
 def trained(ready: Prepared, layer: int, k: int, size: Size, context: Context) -> Training:
     """Train an autoencoder of k active features, or read it from the cache."""
     settings = replace(size.settings, k=k, seed=context.seed)
-    return cached_autoencoder(
-        ready.states, layer, ready.train, settings, say=lambda line: context.say(f"k = {k}: {line}")
-    )
+    return cached_autoencoder(ready.states, layer, ready.train, settings)
 
 
-def study(
-    model: Deferred, texts: tuple[str, ...], layer: int, size: Size, context: Context
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return what was measured, the curves of the trainings, and contexts of some features.
-
-    Parameters
-    ----------
-    model : Deferred
-    texts : tuple of str
-    layer : int
-    size : Size
-    context : Context
-        Its seed draws texts, first weights, batches and the features that are shown.
-
-    Returns
-    -------
-    DataFrame, DataFrame, DataFrame
-        The first has a row a measured value, its interval over texts, and the floor beside it.
-    """
-    begun = time.perf_counter()
-    ready = prepared(model, texts, layer, size, context.seed)
-    context.say(f"{len(ready.train):,} tokens to train on, {len(ready.held):,} held out ({_since(begun)})")
-    trainings = {k: trained(ready, layer, k, size, context) for k in size.ks}
-    states, of = ready.states.states[layer], ready.states.texts
+def _of_k(ready: Prepared, k: int, size: Size, context: Context) -> Tables:
+    """Train an autoencoder, and measure it beside random features and principal components of as many numbers."""
+    training = trained(ready, LAYER, k, size, context)
+    states, of = ready.states.states[LAYER], ready.states.texts
     mean, directions = principal_components(states, ready.train)
-    first = next(iter(trainings.values())).autoencoder
-    floors = {
-        k: untrained(states, ready.train, mean, replace(size.settings, k=k), first.model, layer, first.longest)
-        for k in size.ks
+    floor = _floor(ready, mean, training, size)
+    qualities = {
+        ("sae", k): quality(training.autoencoder, states, of, ready.held),
+        ("random features", k): quality(floor, states, of, ready.held),
+        ("pca", k): explained(states, of, ready.held, projected(mean, directions[:k])),
     }
-    known = np.random.default_rng(context.seed).choice(ready.train, first.n_features, replace=False)
-    qualities: dict[tuple[str, int], Explained] = {}
-    for k, each in trainings.items():
-        qualities["sae", k] = quality(each.autoencoder, states, of, ready.held)
-        qualities["random features", k] = quality(floors[k], states, of, ready.held)
-        qualities["pca", k] = explained(states, of, ready.held, projected(mean, directions[:k]))
-    qualities["nearest token", 1] = explained(states, of, ready.held, nearest(states[np.sort(known)]))
-    fires = quality(trainings[size.ks[-1]].autoencoder, states, of, ready.train)
-    rows = [*_quality_rows(qualities, context.seed), *_training_rows(fires)]
-    context.say(f"quality is measured ({_since(begun)})")
+    return {
+        "sae.csv": pd.DataFrame(list(_quality_rows(qualities, context.seed))),
+        "sae_training.csv": training.to_frame().assign(k=k),
+    }
 
-    ready_model = loaded(model)
-    chosen = ready.held_texts[: size.spliced_texts]
+
+def _floor(ready: Prepared, mean: NDArray[np.float32], training: Training, size: Size) -> SparseAutoencoder:
+    """Return random features, as many at a time as an autoencoder has."""
+    of = training.autoencoder
+    settings = replace(size.settings, k=of.k)
+    return untrained(ready.states.states[LAYER], ready.train, mean, settings, of.model, LAYER, of.longest)
+
+
+def _nearest_rows(ready: Prepared, size: Size, context: Context) -> Iterator[dict[str, Any]]:
+    """Rebuild each state as the nearest of as many training states as an autoencoder has features."""
+    states, of = ready.states.states[LAYER], ready.states.texts
+    known = np.random.default_rng(context.seed).choice(ready.train, size.settings.n_features, replace=False)
+    found = explained(states, of, ready.held, nearest(states[np.sort(known)]))
+    return _quality_rows({("nearest token", 1): found}, context.seed)
+
+
+def _spliced(ready: Prepared, texts: Sequence[str], size: Size, context: Context) -> Iterator[dict[str, Any]]:
+    """Run the model over held-out texts with its states replaced, and hold the costs of a token against each other."""
+    trainings = {k: trained(ready, LAYER, k, size, context) for k in size.ks}
+    mean, directions = principal_components(ready.states.states[LAYER], ready.train)
+    model = loaded(SMOLLM2)
     ways: dict[str, Replace] = {"zero": constant(np.zeros_like(mean)), "mean": constant(mean)}
-    ways |= {f"sae {k}": reconstruction(each.autoencoder, model.card, layer) for k, each in trainings.items()}
+    ways |= {f"sae {k}": reconstruction(each.autoencoder, model.card, LAYER) for k, each in trainings.items()}
     top = size.ks[-1]
-    ways[f"random features {top}"] = reconstruction(floors[top], model.card, layer)
+    ways[f"random features {top}"] = reconstruction(_floor(ready, mean, trainings[top], size), model.card, LAYER)
     ways[f"pca {top}"] = _tensors(projected(mean, directions[:top]))
+    chosen = ready.held_texts[: size.spliced_texts]
     spliced = splice(
-        ready_model, [texts[:: size.stride][at] for at in chosen], layer, ways, longest=first.longest,
+        model, [texts[at] for at in chosen], LAYER, ways, longest=trainings[top].autoencoder.longest,
         max_tokens=size.max_tokens,
     )  # fmt: skip
-    rows += _spliced_rows(spliced, context.seed)
-    parts = parts_of(ready_model.model)
-    rows += _cost_rows(trainings, spliced, parts, context)
-    context.say(f"the model ran with its states replaced ({_since(begun)})")
-    curves = pd.concat([each.to_frame().assign(k=k) for k, each in trainings.items()], ignore_index=True)
-    features = _features(trainings[top], ready, layer, parts, ready_model.tokenizer, context.seed)
-    return pd.DataFrame(rows), curves, features
-
-
-def _since(begun: float) -> str:
-    return f"{time.perf_counter() - begun:.0f} s so far"
+    yield from _spliced_rows(spliced, context.seed)
+    yield from _cost_rows(trainings, spliced, parts_of(model.model), context)
 
 
 def _tensors(rebuild: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Replace:
@@ -307,4 +318,6 @@ def _features(
     return pd.DataFrame(rows)
 
 
-STUDY = Study("sae", "what a sparse autoencoder of a middle layer explains, and what it costs", run, draw=draw)
+STUDY = Study(
+    "sae", "what a sparse autoencoder of a middle layer explains, and what it costs", measure, units, draw=draw
+)

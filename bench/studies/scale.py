@@ -13,18 +13,20 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 import geomkit
 from bench.generated import generated
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.peak_memory import PeakMemory
-from bench.runner import Context, Study
 from geomkit.report.scale import finding, scale
 from geomkit.scale.cost import MEASUREMENTS, Job, Machines, Rates, Run, fit
 from geomkit.scale.executors import local_cluster
 from geomkit.scale.sampled import sampled
 from geomkit.scale.spread import at_scale
 from geomkit.stats.moments import Moments
+
+GROWTH, WORKERS = "growth", "workers"
+"""What two units are called; others are by the measurement whose cost model they fit."""
 
 MEMORY = 2**28
 """Bytes of prepared rows that a worker may hold, in every run here."""
@@ -94,32 +96,47 @@ NETWORK = 1.25e9
 """... and so many bytes a second into each: 10 Gbit/s."""
 
 
-def run(context: Context) -> None:
-    """Measure growth, workers and the cost model; write scale.csv and its companions, and the figure."""
+def units(context: Context) -> tuple[Unit, ...]:
+    """List growth, workers, and the cost model of each measurement: clusters take as long to start as some of these."""
     sizes = QUICK if context.quick else FULL
-    with Bench(context.seed) as bench:
-        grown = grow(bench, sizes, context)
-        shared = share(bench, sizes, context)
-        rates, model = learn(bench, sizes, context)
-    context.table("scale.csv", grown)
-    context.table("scale_workers.csv", shared)
-    context.table("scale_rates.csv", pd.DataFrame([each.to_dict() for each in rates.values()]))
-    context.table("scale_model.csv", model)
-    context.table("scale_plan.csv", plan(rates))
-    context.say(finding(grown, shared, model).replace("\n", "; "))
+    return (Unit(GROWTH), Unit(WORKERS), *(Unit(name) for name in sizes.fitted))
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Measure one of them: scale.csv, scale_workers.csv, or scale_rates.csv and scale_model.csv."""
+    sizes = QUICK if context.quick else FULL
+    if unit.name == GROWTH:
+        with Bench(context.seed, ("moments",), (2,)) as bench:
+            return {"scale.csv": grow(bench, sizes, context)}
+    if unit.name == WORKERS:
+        with Bench(context.seed, tuple(sizes.shared)) as bench:
+            return {"scale_workers.csv": share(bench, sizes, context)}
+    with Bench(context.seed, (unit.name,)) as bench:
+        rates, model = learn(bench, unit.name, sizes, context)
+    return {"scale_rates.csv": pd.DataFrame([rates.to_dict()]), "scale_model.csv": model}
+
+
+def conclude(context: Context) -> None:
+    """Plan by the rates that were learned: scale_plan.csv; and say what was found."""
+    known = context.read("scale_rates.csv").itertuples(index=False)
+    context.table("scale_plan.csv", plan({str(row.measurement): Rates(*row) for row in known}))
+    context.say(finding(*_drawn(context)).replace("\n", "; "))
 
 
 def draw(context: Context) -> None:
-    """Draw scale.svg and scale.png."""
-    names = ("scale", "scale_workers", "scale_model")
-    context.figure("scale", scale(*(context.read(f"{name}.csv") for name in names)))
+    """Draw scale.svg."""
+    context.figure("scale", scale(*_drawn(context)))
+
+
+def _drawn(context: Context) -> list[pd.DataFrame]:
+    return [context.read(f"{name}.csv") for name in ("scale", "scale_workers", "scale_model")]
 
 
 class Bench:
-    """Clusters of one and of two workers, and a place for memory maps; closes them."""
+    """Clusters of so many workers that have compiled some measurements, and a place for memory maps; closes them."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, measurements: tuple[str, ...], crews: tuple[int, ...] = (1, 2)) -> None:
+        self.seed, self._measurements, self._crews = seed, measurements, crews
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
@@ -128,13 +145,13 @@ class Bench:
         # It tells of every step of every worker, unless it is told after it was imported.
         logging.getLogger(distributed.__name__).setLevel(logging.WARNING)
         self._folder = Path(self._opened.enter_context(tempfile.TemporaryDirectory()))
-        self.clients = {many: self._opened.enter_context(local_cluster(many, dashboard=False)) for many in (1, 2)}
+        self.clients = {many: self._opened.enter_context(local_cluster(many, dashboard=False)) for many in self._crews}
         self.pids = {many: list(client.run(os.getpid).values()) for many, client in self.clients.items()}
         # Compiled code is loaded when it is first called.
         for client in self.clients.values():
-            for call in CALLS.values():
+            for measurement in self._measurements:
                 with at_scale(generated(20_000, 16, 0, 2**20), client=client) as rows:
-                    call(rows)
+                    CALLS[measurement](rows)
         return self
 
     def __exit__(self, *about: object) -> None:
@@ -164,7 +181,7 @@ def grow(bench: Bench, sizes: Sizes, context: Context) -> pd.DataFrame:
     """Measure generated rows with two workers: moments of all, and the distribution of cosine from some points."""
     rows = []
     points = POINTS_QUICK if context.quick else POINTS
-    for n, d in tqdm(sizes.grown, desc="rows", unit="shape", disable=None):
+    for n, d in sizes.grown:
         data = generated(n, d, context.seed, MEMORY)
         with at_scale(data, client=bench.clients[2]) as spread:
             crew: Any = spread.crew
@@ -209,7 +226,7 @@ def _grown(moments: Moments, found: Any, points: int, took: dict[str, float], me
 def share(bench: Bench, sizes: Sizes, context: Context) -> pd.DataFrame:
     """Time the plain call in one thread beside one and two workers, in turn."""
     rows = []
-    for measurement, shape in tqdm(sizes.shared.items(), desc="workers", unit="measurement", disable=None):
+    for measurement, shape in sizes.shared.items():
         data = bench.rows(measurement, shape)
         took = {workers: list[float]() for workers in (0, 1, 2)}
         for at in range(1 if context.quick else ROUNDS):
@@ -230,28 +247,26 @@ def share(bench: Bench, sizes: Sizes, context: Context) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def learn(bench: Bench, sizes: Sizes, context: Context) -> tuple[dict[str, Rates], pd.DataFrame]:
-    """Fit the cost model to small runs, and hold it against larger ones."""
-    rates, rows = dict[str, Rates](), list[dict[str, Any]]()
-    rounds = 1 if context.quick else FITTED_ROUNDS
-    for measurement, shapes in tqdm(sizes.fitted.items(), desc="model", unit="measurement", disable=None):
-        small = [(shape, workers) for shape in shapes for workers in (1, 2)]
-        # In turn with those that are fitted, for what a shared machine can do changes from one minute to the next.
-        large = [(shape, 2) for shape in sizes.held_out[measurement]]
-        timed = _timed(bench, measurement, [*small, *large], rounds)
-        runs, held = timed[: len(small)], timed[len(small) :]
-        rates[measurement] = fit(runs)
-        for each, is_held in [*((each, False) for each in runs), *((each, True) for each in held)]:
-            told = rates[measurement].forecast(each.job, each.machines)
-            rows.append(
-                {
-                    "measurement": measurement, "n": each.job.n, "d": each.job.d, "workers": each.machines.workers,
-                    "held_out": is_held, "seconds": each.seconds, "predicted_seconds": told.seconds,
-                    "relative_error": told.seconds / each.seconds - 1, "bytes_read": told.demand.bytes_read,
-                    "bytes_returned": told.demand.bytes_returned, "panel_rows": told.demand.panel_rows,
-                    "tasks": told.demand.stripes or told.demand.branches, "bytes_held": told.demand.bytes_held,
-                }
-            )  # fmt: skip
+def learn(bench: Bench, measurement: str, sizes: Sizes, context: Context) -> tuple[Rates, pd.DataFrame]:
+    """Fit the cost model of one measurement to small runs, and hold it against larger ones."""
+    rows = list[dict[str, Any]]()
+    small = [(shape, workers) for shape in sizes.fitted[measurement] for workers in (1, 2)]
+    # In turn with those that are fitted, for what a shared machine can do changes from one minute to the next.
+    large = [(shape, 2) for shape in sizes.held_out[measurement]]
+    timed = _timed(bench, measurement, [*small, *large], 1 if context.quick else FITTED_ROUNDS)
+    runs, held = timed[: len(small)], timed[len(small) :]
+    rates = fit(runs)
+    for each, is_held in [*((each, False) for each in runs), *((each, True) for each in held)]:
+        told = rates.forecast(each.job, each.machines)
+        rows.append(
+            {
+                "measurement": measurement, "n": each.job.n, "d": each.job.d, "workers": each.machines.workers,
+                "held_out": is_held, "seconds": each.seconds, "predicted_seconds": told.seconds,
+                "relative_error": told.seconds / each.seconds - 1, "bytes_read": told.demand.bytes_read,
+                "bytes_returned": told.demand.bytes_returned, "panel_rows": told.demand.panel_rows,
+                "tasks": told.demand.stripes or told.demand.branches, "bytes_held": told.demand.bytes_held,
+            }
+        )  # fmt: skip
     return rates, pd.DataFrame(rows)
 
 
@@ -290,4 +305,7 @@ def plan(rates: dict[str, Rates]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-STUDY = Study("scale", "throughput against rows, efficiency against workers, memory, and a cost model", run, draw=draw)
+STUDY = Study(
+    "scale", "throughput against rows, efficiency against workers, memory, and a cost model", measure, units,
+    conclude, draw, by_code=False, alone=True,
+)  # fmt: skip

@@ -12,10 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
 
 from bench import inputs
-from bench.runner import Context, Study
+from bench.harness.study import Context, Study, Tables, Unit
 from geomkit import sources
 from geomkit.meaning.separability import Separability, grouped_split, groups_of, row_keys, separability
 from geomkit.report.separability import separability as figure
@@ -49,6 +48,10 @@ ENCODERS = ("minilm-384", "use-512", "mpnet-768")
 
 QUICK_TEXTS = 40
 
+BBC, NEWSGROUPS = "bbc", "20newsgroups"
+
+SPLIT_BY, WIDE = "tfidf-bbc-12597", f"tfidf-documents-{tfidf.TERMS}"
+
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -71,33 +74,44 @@ class Space:
     """Numbers of directions that are tried; None for powers of two up to all."""
 
 
-def run(context: Context) -> None:
-    """Probe every space, and write separability.csv, separability_curve.csv and the figure."""
-    rows: list[dict[str, Any]] = []
-    curves = []
-    for space in tqdm(_spaces(context), desc="separability", unit="space", disable=None):
-        start = time.perf_counter()
-        found = separability(
-            space.vectors, space.labels, train=space.train, test=space.test, shuffles=SHUFFLES, on_copies="drop",
-            # Sources draw their own random rows and shuffles, whatever others are measured.
-            seed=context.seed + zlib.crc32(space.source.encode()), directions=space.directions,
-        )  # fmt: skip
-        seconds = time.perf_counter() - start
-        rows.append(_row(space, found, seconds))
-        curves.append(found.to_frame().assign(source=space.source, corpus=space.corpus))
-    table = pd.DataFrame(rows)
-    curve = pd.concat(curves)[["corpus", "source", "kind", "directions", "accuracy", "low", "high"]]
-    context.table("separability.csv", table)
-    context.table("separability_curve.csv", curve)
+def units(context: Context) -> tuple[Unit, ...]:
+    """Every space of a corpus is a unit."""
+    return (*_bbc_units(context), *_newsgroups_units(context))
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Probe one space: a row of separability.csv, and its curves for separability_curve.csv."""
+    space = space_of(unit.name, context)
+    start = time.perf_counter()
+    found = separability(
+        space.vectors, space.labels, train=space.train, test=space.test, shuffles=SHUFFLES, on_copies="drop",
+        # Sources draw their own random rows and shuffles, whatever others are measured.
+        seed=context.seed + zlib.crc32(space.source.encode()), directions=space.directions,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    curve = found.to_frame().assign(source=space.source, corpus=space.corpus)
+    return {
+        "separability.csv": pd.DataFrame([_row(space, found, seconds)]),
+        "separability_curve.csv": curve[["corpus", "source", "kind", "directions", "accuracy", "low", "high"]],
+    }
+
+
+def conclude(context: Context) -> None:
+    """Say what was left out, what all fits took, and what a fit would take at a million rows."""
+    table, curve = context.read("separability.csv"), context.read("separability_curve.csv")
+    if context.quick:
+        context.say(f"--quick takes {QUICK_TEXTS} articles of BBC News, and leaves out 20 Newsgroups")
+    elif not context.everything:
+        context.say(f"of the layers of a language model, one in {EVERY}; all with --all")
     fits = len(curve) + len(table) * (SHUFFLES + 2)
     each = table.seconds.sum() / fits
     at_scale = each * 1e6 * 768 / float((table.n_train * table.d).mean())
-    context.say(f"{table.seconds.sum():.0f} s for {fits} fits on one thread, {each:.2f} s a fit")
+    context.say(f"{table.seconds.sum():.0f} s for {fits} fits, {each:.2f} s a fit")
     context.say(f"a fit grows with rows times columns: some {at_scale:,.0f} s at a million rows of 768")
 
 
 def draw(context: Context) -> None:
-    """Draw separability.svg and separability.png."""
+    """Draw separability.svg."""
     context.figure("separability", figure(context.read("separability.csv"), context.read("separability_curve.csv")))
 
 
@@ -114,97 +128,130 @@ def _row(space: Space, found: Separability, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _spaces(context: Context) -> Iterator[Space]:
-    yield from bbc_spaces(context)
+def space_of(unit: str, context: Context) -> Space:
+    """Return the space that a unit is named after: its corpus, and its source there."""
+    corpus, _, source = unit.partition(" ")
+    return bbc_space(source, context) if corpus == BBC else newsgroups_space(source, context)
+
+
+def _bbc_units(context: Context) -> Iterator[Unit]:
+    # The split of all spaces is by the cosines of this source.
+    yield Unit(f"{BBC} {SPLIT_BY}", (SPLIT_BY,))
+    for name in WORDS[: 1 if context.quick else None]:
+        yield Unit(f"{BBC} {_mean(name)}", (name, SPLIT_BY))
+    for name in document_names(context):
+        if not inputs.left_out(name, context):
+            yield Unit(f"{BBC} {name}", (name, SPLIT_BY))
+
+
+def _newsgroups_units(context: Context) -> Iterator[Unit]:
     if context.quick:
-        context.say("--quick leaves out 20 Newsgroups")
-    else:
-        yield from newsgroups_spaces(context)
+        return
+    yield Unit(f"{NEWSGROUPS} {WIDE}", (WIDE,))
+    for dim in LSA_DIMS:
+        yield Unit(f"{NEWSGROUPS} lsa-{dim}", (f"lsa-{dim}",))
+    for name in WORDS:
+        yield Unit(f"{NEWSGROUPS} {_mean(name)}", (name,))
 
 
-def bbc_spaces(context: Context) -> Iterator[Space]:
-    """Yield every space of BBC News, all split alike: near copies of an article are on its side."""
+def _mean(name: str) -> str:
+    """Name of the means of some word vectors over the words of a document."""
+    return name.replace("-", "-mean-")
+
+
+@dataclass(frozen=True, slots=True)
+class Articles:
+    """Articles of BBC News, split so that near copies of an article are on its side."""
+
+    ids: list[str]
+    texts: list[str]
+    labels: NDArray[np.str_]
+    weighted: Any
+    """Their TF-IDF, a row an article."""
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def articles(context: Context) -> Articles:
+    """Return the articles that all spaces of BBC News are of, and their one split."""
     corpus = corpora.bbc()
     chosen = np.arange(len(corpus.texts))
     if context.quick:
         chosen = np.linspace(0, len(chosen) - 1, QUICK_TEXTS).astype(np.int64)
-        context.say(f"--quick takes {QUICK_TEXTS} of {len(corpus.texts):,} articles")
-    weighted = sources.load("tfidf-bbc-12597")
+    weighted = sources.load(SPLIT_BY)
     place = {label: row for row, label in enumerate(weighted.labels)}
     chosen = np.array([row for row in chosen if corpus.labels[row] in place])
     known: Any = weighted.vectors
     known = known[[place[corpus.labels[row]] for row in chosen]]
     labels = corpus.categories[chosen]
-    alike = pairs_above(known, NEAR)
-    train, test = grouped_split(labels, groups_of(row_keys(known), alike), seed=context.seed)
+    train, test = grouped_split(labels, groups_of(row_keys(known), pairs_above(known, NEAR)), seed=context.seed)
     ids = [corpus.labels[row] for row in chosen]
-    texts = [corpus.texts[row] for row in chosen]
+    return Articles(ids, [corpus.texts[row] for row in chosen], labels, known, train, test)
 
-    def space(source: str, family: str, vectors: Any) -> Space:
-        return Space(source, family, "bbc", vectors, labels, train, test, len(ids), 0.0)
 
-    yield space("tfidf-bbc-12597", "tfidf", known)
-    for name in WORDS[: 1 if context.quick else None]:
-        yield space(f"{name.replace('-', '-mean-')}", "word2vec", mean_of_words(name, texts))
+def bbc_space(source: str, context: Context) -> Space:
+    """Return a space of BBC News: one of `document_names`, means of word vectors, or TF-IDF."""
+    given = articles(context)
+
+    def space(family: str, vectors: Any) -> Space:
+        return Space(source, family, BBC, vectors, given.labels, given.train, given.test, len(given.ids), 0.0)
+
+    if source == SPLIT_BY:
+        return space("tfidf", given.weighted)
+    if "-mean-" in source:
+        return space("word2vec", mean_of_words(source.replace("-mean-", "-"), given.texts))
     if context.quick:
-        some = replace(corpus, texts=tuple(texts), labels=tuple(ids), categories=labels)
-        for layer in (0, 16, 30):
-            found = layer_vectors(SMOLLM2_CARD, some, layer, "documents", smollm2)
-            yield space(f"smollm2-documents-layer{layer:02}-576", "llm", found.vectors)
-        return
-    for name in document_names(context):
-        loaded = inputs.load(name, context, whole=True)
-        if isinstance(loaded, inputs.Missing):
-            continue
-        at = {label: row for row, label in enumerate(loaded.labels)}
-        yield space(name, loaded.family, loaded.vectors[[at[each] for each in ids]])
+        some = replace(corpora.bbc(), texts=tuple(given.texts), labels=tuple(given.ids), categories=given.labels)
+        layer = int(source.partition("-layer")[2][:2])
+        return space("llm", layer_vectors(SMOLLM2_CARD, some, layer, "documents", smollm2).vectors)
+    loaded: Any = inputs.load(source, context)
+    at = {label: row for row, label in enumerate(loaded.labels)}
+    return space(loaded.family, loaded.vectors[[at[each] for each in given.ids]])
 
 
 def document_names(context: Context) -> list[str]:
     """List the sources of BBC articles by language models and encoders; of layers one in `EVERY`, unless all."""
     listed = [name for name in inputs.names(context) if sources.get(name).family == "llm"]
     names = [name for name in listed if "-documents-" in name or name in ENCODERS]
-    if context.everything:
+    if context.everything or context.quick:
         return names
-    context.say(f"of the layers of a language model, one in {EVERY}; all with --all")
     layers = {name: re.search(r"-layer(\d+)-", name) for name in names}
     return [name for name, layer in layers.items() if not layer or int(layer[1]) % EVERY == 0]
 
 
-def newsgroups_spaces(context: Context) -> Iterator[Space]:
-    """Yield spaces of 20 Newsgroups, split by date, as it comes; all that is fitted is fitted to the earlier part."""
+def newsgroups_space(source: str, context: Context) -> Space:
+    """Return a space of 20 Newsgroups, split by date, as it comes; all that is fitted is fitted to the earlier part."""
     split = tfidf.newsgroups_split()
     rng = np.random.default_rng(context.seed)
     parts = [
         np.sort(rng.choice(each.shape[0], min(MOST, each.shape[0]), replace=False))
         for each in (split.train, split.test)
     ]
-    context.say(f"20 Newsgroups: {len(parts[0]):,} and {len(parts[1]):,} rows, drawn at random")
     labels = np.concatenate([split.train_categories[parts[0]], split.test_categories[parts[1]]])
     train, test = np.arange(len(parts[0])), len(parts[0]) + np.arange(len(parts[1]))
     first, second = split.train[parts[0]], split.test[parts[1]]
     near = float(np.mean([row.max() >= NEAR for row in _blocks(second, split.train)]))
     given = split.train.shape[0] + split.test.shape[0]
 
-    def space(source: str, family: str, *vectors: Any) -> Space:
+    def space(family: str, *vectors: Any) -> Space:
         stack = sparse.vstack(vectors).tocsr() if sparse.issparse(vectors[0]) else np.vstack(vectors)
-        return Space(source, family, "20newsgroups", stack, labels, train, test, given, near)
+        return Space(source, family, NEWSGROUPS, stack, labels, train, test, given, near)
 
-    wide = space(f"tfidf-documents-{tfidf.TERMS}", "tfidf", first, second)
-    yield replace(wide, directions=tuple(k for k in SPARSE_DIRECTIONS if k < first.shape[0]))
-    whole = tfidf.lsa(tfidf.LSA_COMPONENTS)
-    # X = U S Vᵀ was decomposed, and US kept: V = Xᵀ US/S².
-    right = split.train.T @ (whole / np.square(whole, dtype=np.float64).sum(axis=0))
-    for dim in LSA_DIMS:
-        yield space(f"lsa-{dim}", "tfidf", whole[parts[0], :dim], second @ right[:, :dim])
-    texts = [corpora.newsgroups("train").texts, corpora.newsgroups("test").texts]
-    kept = [_kept(split.train, texts[0]), _kept(split.test, texts[1])]
-    for name in WORDS:
-        means = [
-            mean_of_words(name, [text[row] for row in rows[part]])
-            for text, rows, part in zip(texts, kept, parts, strict=True)
-        ]
-        yield space(f"{name.replace('-', '-mean-')}", "word2vec", *means)
+    if source == WIDE:
+        tried = tuple(k for k in SPARSE_DIRECTIONS if k < first.shape[0])
+        return replace(space("tfidf", first, second), directions=tried)
+    if source.startswith("lsa-"):
+        whole, dim = tfidf.lsa(tfidf.LSA_COMPONENTS), int(source.removeprefix("lsa-"))
+        # X = U S Vᵀ was decomposed, and US kept: V = Xᵀ US/S².
+        right = split.train.T @ (whole / np.square(whole, dtype=np.float64).sum(axis=0))
+        return space("tfidf", whole[parts[0], :dim], second @ right[:, :dim])
+    means = []
+    for corpus, matrix, part in zip(
+        (corpora.newsgroups("train"), corpora.newsgroups("test")), (split.train, split.test), parts, strict=True
+    ):
+        rows = _kept(matrix, corpus.texts)[part]
+        means.append(mean_of_words(source.replace("-mean-", "-"), [corpus.texts[row] for row in rows]))
+    return space("word2vec", *means)
 
 
 def _kept(matrix: Any, texts: tuple[str, ...]) -> NDArray[np.int64]:
@@ -243,4 +290,7 @@ def mean_of_words(name: str, texts: list[str]) -> NDArray[np.float32]:
     return out
 
 
-STUDY = Study("separability", "whether categories are linearly separable, and in how few directions", run, draw=draw)
+STUDY = Study(
+    "separability", "whether categories are linearly separable, and in how few directions", measure, units, conclude,
+    draw,
+)  # fmt: skip

@@ -4,8 +4,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from bench import contest, growth, limits
 from bench.cases import (
     OURS,
@@ -19,7 +17,7 @@ from bench.cases import (
     SurveyCase,
 )
 from bench.cases.concentration import ORDERS
-from bench.runner import Context, Study
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.tidy import NOT_MEASURED
 from bench.timing import Pace
 from geomkit.report.speed import speed
@@ -72,36 +70,73 @@ def threaded(seed: int, *, quick: bool) -> Iterator[tuple[Case, str]]:
     yield ConcentrationCase(n // 2, d, 1.0, seed), "float32"
 
 
-def run(context: Context) -> None:
-    """Measure limits, contests, threads and growth; write limits.csv, speed.csv and growth.csv."""
-    held = [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
-    if held:
-        context.say(f"{' and '.join(held)} hold NumPy's product back; unset for benchmarks, as `make results` does")
-    quick = context.quick
-    pace = PACE_QUICK if quick else PACE
-    known = limits.measure(quick=quick)
-    context.table("limits.csv", known.frame())
-    rows: list[contest.Row] = []
-    for entry in tqdm(list(plan(context.seed, quick=quick)), desc="speed", unit="contest", disable=None):
-        if quick and isinstance(entry.case, KeopsCase):
-            keops = entry.case.contenders()[1]
-            rows.append(contest.not_measured(entry.case, keops, "left out by --quick: it compiles for a minute"))
-            continue
-        rows += contest.contest(entry.case, known, PACE_ALONE if entry.only else pace, entry.only)
-    for case, precision in tqdm(list(threaded(context.seed, quick=quick)), desc="threads", disable=None):
-        rows += contest.scaling(case, precision, known, pace)
+def units(context: Context) -> tuple[Unit, ...]:
+    """List the limits, every contest, every case timed with one thread and with all, and every series."""
+    return tuple(Unit(name) for name in _parts(context))
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Measure one of them: limits.csv, speed.csv or growth.csv.
+
+    Shares of the limits are of those that the same process measures, once, when a unit first asks for them.
+    """
+    part, quick = _parts(context)[unit.name], context.quick
+    if part is None:
+        held = [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
+        if held:
+            context.say(f"{' and '.join(held)} hold NumPy's product back; unset for benchmarks, as `make results` does")
+        return {"limits.csv": limits.known(quick=quick).frame()}
+    if isinstance(part, growth.Series):
+        return {"growth.csv": growth.measure(part, context.seed)}
+    rows = _held(part, quick=quick) if isinstance(part, Entry) else _scaled(*part, quick=quick)
     for row in rows:
         if row.statistic == NOT_MEASURED:
             context.say(f"{row.kernel} beside {row.contender} is not measured: {row.note}")
-    context.table("speed.csv", contest.frame(rows))
-    context.table("growth.csv", growth.measure(context.seed, quick=quick))
+    return {"speed.csv": contest.frame(rows)}
+
+
+def _parts(context: Context) -> dict[str, Entry | tuple[Case, str] | growth.Series | None]:
+    """Say what each unit measures; None stands for the limits."""
+    parts: dict[str, Entry | tuple[Case, str] | growth.Series | None] = {"limits": None}
+    for entry in plan(context.seed, quick=context.quick):
+        alone = f", {' and '.join(entry.only)} alone" if entry.only else ""
+        parts[f"{_named(entry.case)}{alone}"] = entry
+    for case, precision in threaded(context.seed, quick=context.quick):
+        parts[f"threads, {_named(case)}, {precision}"] = case, precision
+    for series in growth.plan(quick=context.quick):
+        mapped = f" from a {growth.MAP}" if series.source == growth.MAP else ""
+        parts[f"growth with {series.against}, {series.kernel} {series.precision}{mapped}"] = series
+    return parts
+
+
+def _named(case: Case) -> str:
+    kernel = "cosine_stats, KeOps" if isinstance(case, KeopsCase) else case.kernel
+    data = "" if case.data == "isotropic" else case.data
+    return ", ".join(filter(None, (kernel, case.setting, data, f"{case.n} x {case.d}")))
+
+
+def _held(entry: Entry, *, quick: bool) -> list[contest.Row]:
+    if quick and isinstance(entry.case, KeopsCase):
+        keops = entry.case.contenders()[1]
+        return [contest.not_measured(entry.case, keops, "left out by --quick: it compiles for a minute")]
+    pace = PACE_ALONE if entry.only else _pace(quick=quick)
+    return contest.contest(entry.case, limits.known(quick=quick), pace, entry.only)
+
+
+def _scaled(case: Case, precision: str, *, quick: bool) -> list[contest.Row]:
+    return contest.scaling(case, precision, limits.known(quick=quick), _pace(quick=quick))
+
+
+def _pace(*, quick: bool) -> Pace:
+    return PACE_QUICK if quick else PACE
 
 
 def draw(context: Context) -> None:
-    """Draw speed.svg and speed.png."""
+    """Draw speed.svg."""
     context.figure("speed", speed(context.read("speed.csv"), context.read("growth.csv")))
 
 
 STUDY = Study(
-    "speed", "beside chunked torch, faiss, SciPy and others, and beside the machine's limits; growth", run, draw=draw
-)
+    "speed", "beside chunked torch, faiss, SciPy and others, and beside the machine's limits; growth", measure, units,
+    draw=draw, by_code=False, alone=True,
+)  # fmt: skip

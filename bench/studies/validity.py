@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from tqdm import tqdm
 
 from bench import inputs, tasks, versions
 from bench.association import NONE, Association, across, false_discovery, within
+from bench.harness.study import Context, Study, Tables, Unit
 from bench.recall import mean_recalls, needs_faiss, unit
-from bench.runner import Context, Study
 from geomkit import sources
-from geomkit.auditing.measurements import measure
+from geomkit.auditing import measurements
 from geomkit.auditing.passes import Options
 from geomkit.auditing.readings import READINGS
 from geomkit.auditing.statistics import STATISTICS
@@ -71,39 +70,37 @@ class Asked:
     """Rows of `words` of each known pair, and how alike people find them."""
 
 
-def run(context: Context) -> None:
-    """Measure every version of every real source, and write validity_spaces.csv and validity.csv."""
-    rows: list[dict[str, Any]] = []
-    for name in tqdm(planned(context), desc="validity", unit="source", disable=None):
-        found = _load(name, context)
-        if isinstance(found, inputs.Missing):
-            continue
-        rows += of_source(found, context)
-    spaces = pd.DataFrame(rows)
-    context.table("validity_spaces.csv", spaces)
-    context.table("validity.csv", associations(spaces))
+def units(context: Context) -> tuple[Unit, ...]:
+    """Every source is a unit, with all its versions."""
+    return tuple(each for each in inputs.units(context, planned(context)) if not each.absent)
+
+
+def measure(context: Context, unit: Unit) -> Tables:
+    """Measure every version of a source: validity_spaces.csv."""
+    whole = _has_words(unit.name, sources.get(unit.name).family)
+    found = inputs.load(unit.name, context) if whole else inputs.load_rows(unit.name, context)
+    return {"validity_spaces.csv": pd.DataFrame(of_source(found, context))}
+
+
+def conclude(context: Context) -> None:
+    """Correlate what was measured over all spaces: validity.csv."""
+    context.table("validity.csv", associations(context.read("validity_spaces.csv")))
 
 
 def draw(context: Context) -> None:
-    """Draw validity.svg and validity.png."""
+    """Draw validity.svg."""
     context.figure("validity", validity(context.read("validity.csv")))
 
 
 def planned(context: Context) -> list[str]:
     """List the real sources that are measured: all of them, but for layers only every other one."""
     real = [name for name in inputs.names(context) if sources.get(name).family != "random"]
-    context.say(f"of the layers of a language model, one in {EVERY}")
     return [name for name in real if not (layer := _LAYER.search(name)) or int(layer[1]) % EVERY == 0]
 
 
 def group_of(name: str) -> str:
     """Name of the model or method that a source is of, whatever its dimension or layer: the unit of intervals."""
     return re.sub(r"(-layer\d+)?-\d+$", "", name)
-
-
-def _load(name: str, context: Context) -> Vectors | inputs.Missing:
-    """Load a source; where words are looked up, all of it."""
-    return inputs.load(name, context, whole=_has_words(name, sources.get(name).family))
 
 
 def _has_words(name: str, family: str) -> bool:
@@ -181,7 +178,7 @@ def _place(places: dict[str, int], word: str) -> int | None:
 
 def _of_space(space: versions.Space, asked: Asked, seed: int) -> dict[str, Any]:
     queries, words = space.others
-    found = measure(space.corpus, Options(k=K, seed=seed))
+    found = measurements.measure(space.corpus, Options(k=K, seed=seed))
     values = {name: found.values[name].value for name in PREDICTORS if name != "d"}
     rows, searched = unit(space.corpus), unit(queries)
     exact = nearest_to(searched, rows, K).indices
@@ -287,6 +284,6 @@ def _named(prefix: str, found: Association) -> dict[str, float]:
 
 
 STUDY = Study(
-    "validity", "whether an audit's numbers predict recall, retrieval, probes and word similarity", run,
-    needs=needs_faiss, draw=draw,
+    "validity", "whether an audit's numbers predict recall, retrieval, probes and word similarity", measure, units,
+    conclude, draw, needs=needs_faiss,
 )  # fmt: skip

@@ -1,9 +1,13 @@
 """The study `atlas`: the nearest of each word are those that all cosines give, and the graph says so."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from bench.studies import atlas
 from bench.studies.atlas import MARK, NEAREST, WORDS, graph_of, said
+from geomkit.sources import Vectors
+from tests.bench.answering import answer, context_of
 
 
 @pytest.fixture
@@ -44,6 +48,21 @@ def test_the_same_seed_lays_out_the_same_graph(space):
     one, two, other = (graph_of("some", *space, seed) for seed in (1, 1, 2))
     assert one.equals(two)
     assert not one.x.equals(other.x)
+
+
+def test_every_space_is_a_unit_and_their_order_does_not_matter(space, tmp_path, monkeypatch):
+    x, labels = space
+    made = Vectors(x, labels, None, "some", "llm", 6, "", "", None, "")
+    monkeypatch.setattr(atlas.sources, "load", lambda *_, **__: made)
+    context = context_of("atlas", tmp_path)
+    units = atlas.units(context)
+    assert [(each.name, each.sources) for each in units] == [(name, (name,)) for name in atlas.SPACES]
+    assert [each.name for each in atlas.units(context_of("atlas", tmp_path, quick=True))] == list(atlas.SPACES_QUICK)
+    assert answer(atlas.STUDY, context) == ["atlas.csv"]
+    assert pd.read_csv(tmp_path / "atlas.csv").space.unique().tolist() == list(atlas.SPACES)
+    found, again = ({each.name: atlas.measure(context, each) for each in order} for order in (units, units[::-1]))
+    for name in atlas.SPACES:
+        pd.testing.assert_frame_equal(found[name]["atlas.csv"], again[name]["atlas.csv"])
 
 
 def test_tokens_within_a_word_have_a_dash():

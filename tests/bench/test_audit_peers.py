@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from bench import audit_peers as peers
-from bench import launcher, runner
+from bench import inputs, launcher
+from bench.studies import audit_peers as study
 from bench.timing import Pace
-from geomkit.errors import BackendUnavailableError, SourceUnavailableError
+from geomkit.errors import BackendUnavailableError
 from geomkit.sources import Vectors
+from tests.bench.answering import answer, context_of
 
 FAKE = """
 import json, os, sys
@@ -236,9 +238,6 @@ def test_the_last_rows_become_queries_and_a_source_that_is_not_here_has_a_row(fa
     seen = []
 
     def load(name, *, n, seed):
-        if name == "gone-4":
-            msg = "gone-4 is not cached"
-            raise SourceUnavailableError(msg)
         return Vectors(x[:n], [], None, name, "tfidf", 4, "", "", None, "")
 
     def processes(place, pace):
@@ -249,8 +248,13 @@ def test_the_last_rows_become_queries_and_a_source_that_is_not_here_has_a_row(fa
     monkeypatch.setattr(peers, "processes", processes)
     monkeypatch.setattr(peers, "dimensions", lambda *_: ([], []))
     monkeypatch.setattr(peers, "SAMPLES", (peers.Sample("gone-4", 5), peers.Sample("here-4", 11, queries=2)))
-    where = runner.Context(study="audits", out=tmp_path, quick=False, everything=False, seed=0, files=[])
-    times, values = peers.contest(where)
+    monkeypatch.setattr(inputs, "left_out", lambda name, _: "gone-4 is not cached" if name == "gone-4" else "")
+    where = context_of("audit-peers", tmp_path)
+    assert [(each.name, each.sources) for each in study.units(where)] == [
+        ("gone-4", ("gone-4",)), ("here-4", ("here-4",)),
+    ]  # fmt: skip
+    assert answer(study.STUDY, where) == ["audit_peer_values.csv", "audit_peers.csv"]
+    times, values = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("audit_peers", "audit_peer_values"))
     rows, queries, shape, pace = seen[0]
     np.testing.assert_array_equal(rows, x[:9])
     np.testing.assert_array_equal(queries, x[9:11])
@@ -262,3 +266,10 @@ def test_the_last_rows_become_queries_and_a_source_that_is_not_here_has_a_row(fa
     err = capsys.readouterr().err
     assert "gone-4 is not cached" in err
     assert "vecscope  is not measured on here-4: why not" in err
+
+
+def test_every_sample_is_a_unit(tmp_path):
+    samples = [each.source for each in peers.SAMPLES]
+    assert [each.name for each in study.units(context_of("audit-peers", tmp_path))] == samples
+    quick = study.units(context_of("audit-peers", tmp_path, quick=True))
+    assert [(each.name, each.sources) for each in quick] == [("googlenews-300", ("googlenews-300",))]

@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import audit_mapping, audit_peers, inputs, runner
+from bench import audit_mapping, inputs
 from bench.studies import audits as study
 from geomkit import sources
 from geomkit.auditing.audit import audit
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.sources import Vectors
+from tests.bench import answering
 
 
 def context(out, **settings):
-    default = {"study": "audits", "out": out, "quick": True, "everything": False, "seed": 0, "files": []}
-    return runner.Context(**(default | settings))
+    return answering.context_of("audits", out, **({"quick": True} | settings))
 
 
 def vectors(name, family, x, *, categories=None, note=""):
@@ -34,11 +34,11 @@ def small(monkeypatch, tmp_path):
     made = {
         "lsa-50": vectors("lsa-50", "tfidf", shifted.astype(np.float32), categories=topics.astype(str), note="tiny"),
         "sphere-50": vectors("sphere-50", "random", rng.standard_normal((60, 8)).astype(np.float32)),
-        "gpt2-input-768": inputs.Missing(sources.get("gpt2-input-768"), "not here"),
     }
     monkeypatch.setenv("GEOMKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(inputs, "names", lambda _: [*made, "sphere-100"])
-    monkeypatch.setattr(inputs, "load", lambda name, _: made[name])
+    monkeypatch.setattr(inputs, "names", lambda _: [*made, "gpt2-input-768", "sphere-100"])
+    monkeypatch.setattr(inputs, "left_out", lambda name, _: "" if name in made else "not here")
+    monkeypatch.setattr(inputs, "load_rows", lambda name, _: made[name])
     return made
 
 
@@ -56,14 +56,9 @@ def test_random_sets_are_as_many_as_time_allows():
     assert study.draws(150, 576, quick=True) == 4
 
 
-def test_a_run_leaves_its_tables_and_its_figure(small, tmp_path, monkeypatch):
-    peers = (pd.DataFrame({"seconds": [1.0]}), pd.DataFrame({"value": [2.0]}))
-    monkeypatch.setattr(audit_peers, "contest", lambda _: peers)
+def test_a_run_leaves_its_tables_and_its_figure(small, tmp_path):
     where = context(tmp_path / "out")
-    runner.answer(study.STUDY, where)
-
-    named = ["audit_peer_values.csv", "audit_peers.csv", "audit_suggestions.csv", "audits.csv"]
-    assert sorted(path.name for path in where.files) == [*named, "audits.png", "audits.svg"]
+    assert answering.answer(study.STUDY, where) == ["audit_suggestions.csv", "audits.csv", "audits.svg"]
     table = pd.read_csv(tmp_path / "out" / "audits.csv")
     assert list(table.columns) == list(study.Row.__dataclass_fields__)
     missing = table[table.source == "gpt2-input-768"]
@@ -79,11 +74,24 @@ def test_a_run_leaves_its_tables_and_its_figure(small, tmp_path, monkeypatch):
     centred = suggested[(suggested.source == "lsa-50") & (suggested.statistic == "cosine_mean")].iloc[0]
     assert centred["transform"] == "Centering"
     assert (round(centred.before, 1), round(centred.after, 1)) == (1.0, 0.0)
-    assert pd.read_csv(tmp_path / "out" / "audit_peers.csv").seconds.tolist() == [1.0]
+
+
+def test_every_source_is_a_unit_and_their_order_does_not_matter(small, tmp_path):
+    where = context(tmp_path)
+    units = study.units(where)
+    assert [(each.name, each.sources, each.absent) for each in units] == [
+        ("lsa-50", ("lsa-50",), ""), ("sphere-50", ("sphere-50",), ""),
+        ("gpt2-input-768", ("gpt2-input-768",), "not here"),
+    ]  # fmt: skip
+    found, again = ({each.name: study.measure(where, each) for each in order} for order in (units, units[::-1]))
+    for name, tables in found.items():
+        for table, frame in tables.items():
+            pd.testing.assert_frame_equal(frame, again[name][table])
 
 
 def test_rows_say_what_the_audit_says(small, tmp_path):
-    table, _ = study.measure(context(tmp_path))
+    where = context(tmp_path)
+    table = study.measure(where, study.units(where)[0])["audits.csv"]
     found = small["lsa-50"]
     result = audit(found.vectors, labels=found.categories, null_draws=4, try_transforms=False)
     mine = table[table.source == "lsa-50"].set_index("statistic")
@@ -99,7 +107,8 @@ def test_rows_say_what_the_audit_says(small, tmp_path):
 
 def test_a_suggestion_that_was_not_tried_says_why(monkeypatch, small, tmp_path):
     monkeypatch.setattr(study, "WIDEST", 7)
-    _, tried = study.measure(context(tmp_path))
+    where = context(tmp_path)
+    tried = study.measure(where, study.units(where)[0])["audit_suggestions.csv"]
     assert tried.empty
     assert list(tried.columns) == list(study.Tried.__dataclass_fields__)
 

@@ -3,13 +3,13 @@
 import pandas as pd
 import pytest
 
-from bench import runner
 from bench.claims import meaning
+from tests.bench.answering import context_of
 
 
 @pytest.fixture
 def context(tmp_path):
-    return runner.Context(study="claims", out=tmp_path, quick=False, everything=False, seed=0, files=[])
+    return context_of("claims", tmp_path)
 
 
 def write(context, name, rows):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import runner
+from bench.harness.study import Context
 from bench.studies import decode
 from geomkit.meaning.activations import Deferred, activations
 from geomkit.meaning.lens import logit_lens
@@ -12,13 +12,14 @@ from geomkit.report import decode as report
 from geomkit.sources.corpora import Corpus
 from geomkit.sources.language_model import Card, LanguageModel, input_vectors
 from geomkit.sources.record import Vectors
+from tests.bench.answering import answer
 from tests.sources.tiny import WORDS, llama, tokenizer
 
 LAYERS = (0, 1, 2)
 
 
 def context_of(out, *, quick=False):
-    return runner.Context(study="decode", out=out, quick=quick, everything=False, seed=0, files=[])
+    return Context("decode", out, quick=quick)
 
 
 @pytest.fixture
@@ -57,10 +58,8 @@ def test_a_run_leaves_tokens_bags_and_bytes(setting, toy, tmp_path, monkeypatch,
     monkeypatch.setattr(decode, "prepared", lambda _: setting)
     context = context_of(tmp_path)
 
-    runner.answer(decode.STUDY, context)
-
-    assert sorted(path.name for path in context.files) == [
-        "decode.png", "decode.svg", "decode_bags.csv", "decode_bytes.csv", "decode_rate.csv", "decode_tokens.csv",
+    assert answer(decode.STUDY, context) == [
+        "decode.svg", "decode_bags.csv", "decode_bytes.csv", "decode_rate.csv", "decode_tokens.csv",
     ]  # fmt: skip
     tokens, bags, rate, few = (
         pd.read_csv(tmp_path / f"decode_{name}.csv") for name in ("tokens", "bags", "rate", "bytes")
@@ -131,9 +130,25 @@ def test_what_is_read_is_of_texts_that_nothing_was_fitted_to(setting, tmp_path, 
     assert made.of(1, made.rows).shape == (len(made.rows), 32)
 
 
-def test_the_lens_reads_what_the_model_says(setting, toy, tmp_path):
-    rows = pd.DataFrame(list(decode.token_rows(setting, context_of(tmp_path))))
-    last = rows[(rows.reader == "logit lens") & (rows.target == "next") & (rows.layer == 2)].iloc[0]
+def test_units_share_no_draw(setting, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "prepared", lambda _: setting)
+    context = context_of(tmp_path)
+    units = decode.units(context)
+    assert [each.name for each in units] == [
+        *(f"tokens of layer {layer}" for layer in LAYERS), *(f"bags of layer {layer}" for layer in LAYERS),
+        "codes of toy-8", "codes of layer 0", "codes of layer 2",
+    ]  # fmt: skip
+    found = [{each.name: decode.measure(context, each) for each in order} for order in (units, units[::-1])]
+    for name, tables in found[0].items():
+        for file, table in tables.items():
+            pd.testing.assert_frame_equal(table, found[1][name][file])
+    quick = [each.name for each in decode.units(context_of(tmp_path, quick=True))]
+    assert quick[-2:] == ["codes of toy-8", "codes of layer 2"]
+
+
+def test_the_lens_reads_what_the_model_says(setting, toy):
+    rows = pd.DataFrame(list(decode.token_rows(setting, 2)))
+    last = rows[(rows.reader == "logit lens") & (rows.target == "next")].iloc[0]
     states = setting.states
     head = setting.lens.parts.head.weight.detach().numpy()
     said = (setting.of(2, setting.rows) @ head.T).argmax(axis=1)
@@ -143,8 +158,8 @@ def test_the_lens_reads_what_the_model_says(setting, toy, tmp_path):
     assert last.n_texts == 10
 
 
-def test_bags_of_later_layers_are_read_through_a_map_to_the_table(setting, tmp_path):
-    rows = pd.DataFrame(list(decode.bag_rows(setting, context_of(tmp_path)))).set_index(["layer", "length", "guess"])
+def test_bags_of_later_layers_are_read_through_a_map_to_the_table(setting):
+    rows = pd.DataFrame(list(decode.bag_rows(setting, 2, 20))).set_index(["layer", "length", "guess"])
     states = setting.states
     spans = [decode.spans_of(states, text, 4) for text in range(10, 20)]
     known, table = setting.of(2, setting.fitted), setting.table[states.tokens[setting.fitted]]

@@ -9,13 +9,14 @@ import pytest
 from scipy import stats
 from scipy.sparse import csr_array
 
-from bench import runner
+from bench.harness.study import Context
 from bench.studies import factorise as study
 from geomkit.meaning.cooccurrence import Cooccurrence
 from geomkit.meaning.factorise import factorise, pmi
 from geomkit.report import factorise as report
 from geomkit.sources import corpora, word2vec
 from geomkit.sources.word2vec import WordVectors
+from tests.bench.answering import answer
 
 WORDS = [f"w{at}" for at in range(60)]
 
@@ -48,19 +49,22 @@ def judged(monkeypatch):
 
 
 def context_of(out):
-    return runner.Context(study="factorise", out=out, quick=True, everything=False, seed=0, files=[])
+    return Context("factorise", out, quick=True)
 
 
-def test_a_run_leaves_every_space_between_floor_and_ceiling(tmp_path, monkeypatch, capsys, judged):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOMKIT_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_run_leaves_every_space_between_floor_and_ceiling(cache, tmp_path, monkeypatch, capsys, judged):
     monkeypatch.setattr(corpora, "newsgroups", lambda _: SimpleNamespace(texts=texts()))
     monkeypatch.setattr(study, "DIMS_QUICK", (8,))
     monkeypatch.setattr(study, "SEEN", 1.0)
     context = context_of(tmp_path)
 
-    runner.answer(study.STUDY, context)
+    assert answer(study.STUDY, context) == ["factorise.csv", "factorise.svg", "factorise_cost.csv"]
 
-    names = sorted(path.name for path in context.files)
-    assert names == ["factorise.csv", "factorise.png", "factorise.svg", "factorise_cost.csv"]
     table, costs = (pd.read_csv(tmp_path / name) for name in ("factorise.csv", "factorise_cost.csv"))
     svd = table[table.space == "ppmi-svd"]
     spaces = ["skip-gram", "skip-gram, other seed", "skip-gram, rows shuffled", "ppmi-svd"]
@@ -86,6 +90,43 @@ def test_a_run_leaves_every_space_between_floor_and_ceiling(tmp_path, monkeypatc
     assert list(costs.what) == ["counts", "SVD, shift 1", "SVD, shift 5", "skip-gram"]
     assert costs.seconds_ahead.to_numpy() == pytest.approx(costs.seconds.to_numpy() * 1e9 / 4800, rel=1e-5)
     assert "at that rate" in capsys.readouterr().err
+
+
+def test_dimensions_share_their_counts_and_no_draw(cache, tmp_path, monkeypatch, judged):
+    monkeypatch.setattr(corpora, "newsgroups", lambda _: SimpleNamespace(texts=texts()))
+    monkeypatch.setattr(study, "DIMS_QUICK", (4, 8))
+    monkeypatch.setattr(study, "SHUFFLES", 5)
+    monkeypatch.setattr(study, "RESAMPLES", 51)
+    context = context_of(tmp_path)
+    units = study.units(context)
+    assert [each.name for each in units] == ["4 dimensions", "8 dimensions"]
+    assert [each.sources for each in study.units(Context("factorise", tmp_path))] == [
+        ("skipgram-50",), ("skipgram-100",), ("skipgram-300",),
+    ]  # fmt: skip
+
+    found = [{each.name: study.measure(context, each) for each in order} for order in (units[::-1], units)]
+
+    for name, tables in found[0].items():
+        pd.testing.assert_frame_equal(tables["factorise.csv"], found[1][name]["factorise.csv"])
+    # Counts and decompositions are of all dimensions, and are made once.
+    costs = [found[at]["4 dimensions"]["factorise_cost.csv"] for at in (0, 1)]
+    assert costs[0].what.tolist() == ["counts", "SVD, shift 1", "SVD, shift 5", "skip-gram"]
+    assert costs[0].seconds[1:3].tolist() == costs[1].seconds[1:3].tolist()
+    assert found[0]["8 dimensions"]["factorise_cost.csv"].what.tolist() == ["skip-gram"]
+
+
+def test_a_decomposition_is_kept_as_it_was_made(cache):
+    counts = csr_array(np.random.default_rng(0).integers(1, 9, (60, 60)).astype(float))
+    seen = Cooccurrence(tuple(WORDS), np.arange(60, 0, -1), counts, 5, True, 0.0, 5, 999, 0.0)
+    made, seconds = study.decomposed(seen, 1, 6, 3)
+    again, same = study.decomposed(seen, 1, 6, 3)
+    want = factorise(pmi(counts, alpha=study.ALPHA, shift=1, contexts=seen.occurrences), 6, seed=3, words=seen.words)
+    for each in (made, again):
+        assert each.to_dict() == want.to_dict()
+        for name in ("left", "singular_values", "right"):
+            np.testing.assert_array_equal(getattr(each, name), getattr(want, name))
+    assert seconds == same > 0
+    assert study.decomposed(seen, 5, 6, 3)[1] != seconds
 
 
 def test_resamples_give_spearman_and_the_same_pairs_for_all():

@@ -5,22 +5,24 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import device_peers, readme, runner
+from bench import device_peers, readme
 from bench.cases import OURS
 from bench.device_cases import DeviceCase
 from bench.device_facts import Facts
+from bench.harness import execute
+from bench.harness.study import Study
 from bench.roofline import CHIPS, ideal_seconds
 from bench.studies import STUDIES, gpu
 from bench.timing import Pace
 from geomkit.errors import BackendUnavailableError
 from tests import precision
+from tests.bench import answering
 
 PACE = Pace(seconds=0.0, least=3, most=3)
 
 
 def context(out, **settings):
-    default = {"study": "gpu", "out": out, "quick": True, "everything": False, "seed": 3, "files": []}
-    return runner.Context(**(default | settings))
+    return answering.context_of("gpu", out, **({"quick": True, "seed": 3} | settings))
 
 
 @pytest.fixture
@@ -33,7 +35,6 @@ def on_cpu(monkeypatch):
     """The study takes the CPU for a GPU, and has a contest of each kind."""
     full = gpu.plan(3, "cpu", quick=False)
     tiny = [DeviceCase(case.kernel, 80, 16, "cpu", case.seed, case.data, quick=True) for case in full[:5]]
-    monkeypatch.setattr(gpu, "needs_gpu", lambda: None)
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
     monkeypatch.setattr(gpu, "plan", lambda *_, **__: tiny)
     monkeypatch.setattr(gpu, "PACE_QUICK", PACE)
@@ -52,7 +53,7 @@ def test_the_plan_has_the_sizes_that_it_promises():
 
 
 def test_a_run_writes_every_contender_or_why_not(tmp_path, on_cpu, capsys):
-    gpu.run(context(tmp_path))
+    assert answering.answer(gpu.STUDY, context(tmp_path)) == ["gpu.csv"]
 
     table = pd.read_csv(tmp_path / "gpu.csv")
     assert list(table.columns) == list(gpu.Row.__dataclass_fields__)
@@ -88,7 +89,7 @@ def test_predictions_stand_beside_what_was_measured(tmp_path, on_cpu, monkeypatc
     ]
     pd.DataFrame(rows, columns=["chip", "kernel", "precision", "d", "expected"]).to_csv(tmp_path / "roofline.csv")
     case = DeviceCase("cosine_stats", 80, 16, "cpu", quick=True)
-    expected = gpu._expectations(context(tmp_path), known)
+    expected = gpu._expectations(tmp_path / "roofline.csv", known)
     assert expected.ratio("count", "bfloat16", 16) == 1.25
     assert expected.ratio("count", "bfloat16", 17) is None
     table = pd.DataFrame(gpu.contest(case, known, expected, PACE))
@@ -97,6 +98,41 @@ def test_predictions_stand_beside_what_was_measured(tmp_path, on_cpu, monkeypatc
     assert ours["over_dense_half_product"] == pytest.approx(ours["seconds"] / half)
     # They are of Triton's kernels alone.
     assert "predicted" not in ours
+
+
+def test_every_contest_is_a_unit_whose_key_holds_what_was_predicted_of_it(tmp_path):
+    units = gpu.units(context(tmp_path, quick=False))
+    assert len({each.name for each in units}) == len(units) == 5 * 9
+    assert units[0].name == "cosine_stats in 64 dimensions"
+    assert {each.given for each in units} == {""}
+
+    def given(expected, d=64):
+        rows = [("H200", "count", "bfloat16", d, expected), ("H200", "count", "bfloat16", d, 9.0)]
+        columns = ["chip", "kernel", "precision", "d", "expected"]
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "roofline.csv")
+        return {each.name: each.given for each in gpu.units(context(tmp_path, quick=False))}
+
+    before, after, elsewhere = given(1.25), given(1.5), given(1.25, d=300)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"cosine_stats in 64 dimensions", "squared_distance_stats in 64 dimensions"}
+    assert before["moments in 64 dimensions"] == ""
+    assert before["cosine_stats in 64 dimensions"] == elsewhere["cosine_stats in 300 dimensions"]
+
+
+@pytest.mark.parametrize(
+    ("statistics", "said"),
+    [
+        (["seconds"], "nothing was predicted for some GPU; predictions are for A100, H100, H200"),
+        (["seconds", "over_dense_half_product"], "roofline.csv is not there"),
+        (["over_dense_half_product", "predicted"], ""),
+    ],
+)
+def test_it_is_said_where_no_prediction_stands_beside_a_measurement(tmp_path, capsys, statistics, said):
+    pd.DataFrame({"statistic": statistics, "device": "some GPU"}).to_csv(tmp_path / "gpu.csv", index=False)
+    gpu.conclude(context(tmp_path))
+    found = capsys.readouterr().err
+    assert said in found
+    assert bool(said) == bool(found)
 
 
 def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
@@ -167,11 +203,14 @@ def test_alone_without_a_gpu_it_is_one_line_and_exit_2(tmp_path, no_gpu, capsys)
 
 def test_among_all_without_a_gpu_it_is_one_line_and_the_rest_goes_on(tmp_path, no_gpu, monkeypatch, capsys):
     ran = []
+
+    def execute_them(studies, context_of, **_):
+        ran.extend(each.name for each in studies)
+        return ran, []
+
     (tmp_path / "gpu.csv").write_text("measured elsewhere")
-    for name in STUDIES:
-        if name != "gpu":
-            monkeypatch.setitem(STUDIES, name, runner.Study(name, "", lambda made: ran.append(made.study)))
-    monkeypatch.setitem(STUDIES, "after", runner.Study("after", "", lambda made: ran.append(made.study)))
+    monkeypatch.setattr(execute, "execute", execute_them)
+    monkeypatch.setitem(STUDIES, "after", Study("after", ""))
 
     assert command.main(["--out", str(tmp_path)]) == 0
 
@@ -188,8 +227,8 @@ def test_what_another_study_lacks_in_the_midst_is_an_error(tmp_path, monkeypatch
         raise BackendUnavailableError(msg)
 
     for name in list(STUDIES):
-        monkeypatch.setitem(STUDIES, name, runner.Study(name, "", lack))
-    assert command.main(["--out", str(tmp_path)]) == 2
+        monkeypatch.setitem(STUDIES, name, Study(name, "", STUDIES["atlas"].measure, lack))
+    assert command.main(["--out", str(tmp_path), "--jobs", "0"]) == 2
 
 
 def measured(statistic, value, d=768, *, beside="", rows="bfloat16", kernel="cosine_stats", backend="triton"):

@@ -58,8 +58,17 @@ def test_a_series_in_a_process_of_its_own():
     assert [row.statistic for row in fitted] == ["exponent of seconds", "exponent of peak_mib"]
 
 
-def test_the_plan_names_calls_that_exist(tmp_path):
-    for series in growth.plan(tmp_path, seed=0, quick=True):
+def test_a_map_is_written_for_its_series_and_is_not_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(growth.tempfile, "tempdir", str(tmp_path))
+    table = growth.measure(Series("moments", "float64", "n", ((300, 8), (600, 8), (1200, 8)), growth.MAP), seed=1)
+    assert set(table.source) == {"memory map"}
+    assert table.statistic.tolist()[-2:] == ["exponent of seconds", "exponent of peak_mib"]
+    assert table.n.isna().tolist() == [False] * 6 + [True] * 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_names_calls_that_exist():
+    for series in growth.plan(quick=True):
         assert (series.kernel, series.precision) in growth.CALLS
         sizes = [n if series.against == "n" else d for n, d in series.sizes]
         assert sizes == sorted(set(sizes))

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from bench import runner, word_spaces
+from bench import word_spaces
+from bench.harness.study import Context
 from bench.studies import interpret as study
 from bench.word_spaces import Reading, Size, Space
 from geomkit.meaning.activations import Activations
@@ -18,6 +19,7 @@ from geomkit.sources import corpora, word2vec
 from geomkit.sources.corpora import Corpus
 from geomkit.sources.record import Vectors
 from geomkit.sources.word2vec import WordVectors
+from tests.bench.answering import answer
 
 TOPICS, EACH = 24, 12
 N = TOPICS * EACH
@@ -26,7 +28,7 @@ TOPIC = np.repeat(np.arange(TOPICS), EACH)
 
 
 def context_of(out, *, quick=True):
-    return runner.Context(study="interpret", out=out, quick=quick, everything=False, seed=0, files=[])
+    return Context("interpret", out, quick=quick)
 
 
 def spaces():
@@ -78,9 +80,9 @@ def ran(tmp_path, monkeypatch, capsys, judged):
     monkeypatch.setattr(study, "prepared", lambda *_: (spaces(), WORDS, judges(), np.arange(N)))
     PROBES.to_csv(tmp_path / "separability.csv", index=False)
     context = context_of(tmp_path)
-    runner.answer(study.STUDY, context)
+    files = answer(study.STUDY, context)
     tables = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in NAMES}
-    return {each.name for each in context.files}, tables, capsys.readouterr().err
+    return files, tables, capsys.readouterr().err
 
 
 def scored(table):
@@ -91,7 +93,7 @@ def scored(table):
 def test_a_run_leaves_every_space_beside_floor_and_null(ran):
     files, tables, _ = ran
     table = tables["interpret"]
-    assert files == {*(f"{name}.csv" for name in NAMES), "interpret.png", "interpret.svg"}
+    assert files == sorted([*(f"{name}.csv" for name in NAMES), "interpret.svg", "interpret_similarity.csv"])
     assert len(table) == 5 * 3 * 2 * 2
     assert (table.low <= table.value).all()
     assert (table.value <= table.high).all()
@@ -147,6 +149,21 @@ def test_a_run_holds_use_against_interpretability(ran):
     said = ran[2]
     assert "hours for 1,000,000 dimensions" in said
     assert "High over Medium in 1 of 1, reversed in 0" in said
+
+
+def test_spaces_are_one_unit_and_probes_are_no_part_of_it(tmp_path, monkeypatch, judged):
+    monkeypatch.setattr(study, "prepared", lambda *_: (spaces(), WORDS, judges(), np.arange(N)))
+    context = context_of(tmp_path)
+    (unit,) = study.units(context)
+    assert unit.name == "all spaces"
+    assert study.STUDY.reads == ("separability",)
+    tables = study.measure(context, unit)  # there is no separability.csv
+    assert list(tables) == [
+        "interpret.csv", "interpret_ranking.csv", "interpret_similarity.csv", "interpret_words.csv",
+    ]  # fmt: skip
+    use = study.useful(tables["interpret.csv"], tables["interpret_similarity.csv"], PROBES.iloc[:2])
+    assert use.probe.notna().tolist() == [True, False, False, False]
+    assert "probed_as" not in use
 
 
 def test_unit_rows():

@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import runner
+from bench.harness.study import Context
 from bench.studies import lens as study
 from geomkit.meaning.activations import Deferred
 from geomkit.meaning.lens import logit_lens
 from geomkit.meaning.lens_statistics import LensStatistics
 from geomkit.report.lens import finding
 from geomkit.report.lens import lens as drawn
+from tests.bench.answering import answer
 from tests.meaning import lens_models
 from tests.meaning.lens_models import one_thread  # noqa: F401
 
@@ -24,19 +25,21 @@ def cache(tmp_path, monkeypatch):
 
 
 def context_of(out, *, quick=True):
-    return runner.Context(study="lens", out=out, quick=quick, everything=False, seed=0, files=[])
+    return Context("lens", out, quick=quick)
 
 
-def test_a_run_leaves_a_row_a_reading_and_says_its_cost(cache, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def tiny(cache, monkeypatch):
+    """A model of three blocks and sixty texts, in place of SmolLM2 and BBC News."""
     loaded = lens_models.loaded("llama")
     monkeypatch.setattr(study, "SMOLLM2", Deferred(loaded.card, lambda: loaded))
     monkeypatch.setattr(study, "QUICK", SMALL)
     monkeypatch.setattr(study, "bbc", lambda: type("C", (), {"texts": tuple(lens_models.texts(60))}))
-    context = context_of(tmp_path)
 
-    runner.answer(study.STUDY, context)
 
-    assert sorted(path.name for path in context.files) == ["lens.csv", "lens.png", "lens.svg"]
+def test_a_run_leaves_a_row_a_reading_and_says_its_cost(tiny, tmp_path, capsys):
+    assert answer(study.STUDY, context_of(tmp_path)) == ["lens.csv", "lens.svg"]
+
     table = pd.read_csv(tmp_path / "lens.csv")
     readings = {reader: rows.layer.tolist() for reader, rows in table.groupby("reader")}
     others = {"other_basis": [1, 2, 3], "nearest_input": [1, 2, 3], "constant": [3]}
@@ -60,6 +63,24 @@ def test_a_run_leaves_a_row_a_reading_and_says_its_cost(cache, tmp_path, monkeyp
         assert each in said
 
 
+def test_units_share_no_draw(tiny, tmp_path):
+    context = context_of(tmp_path)
+    units = study.units(context)
+    assert [each.name for each in units] == ["logit lens", "layer 1", "layer 2", "last layer"]
+    found = [{each.name: study.measure(context, each)["lens.csv"] for each in order} for order in (units, units[::-1])]
+    for name, table in found[0].items():
+        pd.testing.assert_frame_equal(table, found[1][name])
+
+
+def test_a_translator_is_the_same_beside_that_of_another_layer(tiny, tmp_path):
+    ready = study.prepared(study.SMOLLM2, study.bbc().texts, SMALL, context_of(tmp_path))
+    both = study.train_tuned_lens(ready.lens, ready.train, (1, 2), ready.seen, steps=20, batch=64, seed=0).tuned
+    for layer in (1, 2):
+        alone = study._train(ready, layer, 20, context_of(tmp_path)).tuned
+        np.testing.assert_allclose(alone.weights[layer], both.weights[layer], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(alone.biases[layer], both.biases[layer], rtol=0, atol=1e-6)
+
+
 def test_texts_that_train_are_not_measured(cache, tmp_path, monkeypatch):
     seen = []
     plain = study.activations
@@ -71,7 +92,7 @@ def test_texts_that_train_are_not_measured(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "activations", watched)
     loaded = lens_models.loaded("llama")
     every = tuple(f"{text} w{i}" for i, text in enumerate(lens_models.texts(40)))
-    study.study(Deferred(loaded.card, lambda: loaded), every, SMALL, context_of(tmp_path))
+    study.prepared(Deferred(loaded.card, lambda: loaded), every, SMALL, context_of(tmp_path))
     assert [len(each) for each in seen] == [30, 10]
     assert not seen[0] & seen[1]
 

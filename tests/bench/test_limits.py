@@ -63,3 +63,13 @@ def test_every_rate_is_measured(threads):
         rate = found.rate(limit, precision, threads)
         assert 0 < rate < math.inf
     assert set(found.frame().columns) >= {"limit", "library", "precision", "threads", "value", "unit", "rounds"}
+
+
+def test_a_process_measures_its_limits_once(monkeypatch):
+    limits.known.cache_clear()
+    asked = []
+    monkeypatch.setattr(limits, "measure", lambda *, quick: asked.append(quick) or MADE)
+    assert limits.known(quick=True) is limits.known(quick=True) is MADE
+    limits.known(quick=False)
+    assert asked == [True, False]
+    limits.known.cache_clear()

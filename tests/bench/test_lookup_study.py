@@ -6,17 +6,18 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from bench import runner
 from bench.limits import Limit, Limits
 from bench.studies import lookup as study
 from bench.timing import Pace
 from geomkit.meaning.lookup import PASSES, WAYS
 from geomkit.report import lookup as report
+from tests.bench import answering
 
 
 def context_of(out):
-    return runner.Context(study="lookup", out=out, quick=True, everything=False, seed=0, files=[])
+    return answering.context_of("lookup", out, quick=True)
 
 
 @pytest.fixture
@@ -42,9 +43,7 @@ def small(monkeypatch, limits):
 def test_a_run_leaves_every_size_and_says_what_it_did_not_run(tmp_path, capsys, small):
     context = context_of(tmp_path)
 
-    runner.answer(study.STUDY, context)
-
-    assert sorted(path.name for path in context.files) == ["lookup.csv", "lookup.png", "lookup.svg"]
+    assert answering.answer(study.STUDY, context) == ["lookup.csv", "lookup.svg"]
     table = pd.read_csv(tmp_path / "lookup.csv")
     cpu = table[table.device == "cpu"]
     assert len(cpu) == 2 * 2 * len(PASSES) * len(WAYS)
@@ -69,7 +68,36 @@ def test_a_run_leaves_every_size_and_says_what_it_did_not_run(tmp_path, capsys, 
     assert (ran.ratio <= ran.ratio_high).all()
     said = capsys.readouterr().err
     assert "90 tokens, 200 words: no one-hot rows, of 0 MiB" in said
-    assert "8 sizes in" in said
+    assert "lookup: A one-hot product gives what a gather gives" in said
+
+
+def test_every_size_on_every_device_is_a_unit(tmp_path, small, monkeypatch):
+    context = context_of(tmp_path)
+    monkeypatch.setattr(study, "_has_gpu", lambda: False)
+    units = study.units(context)
+    assert [each.name for each in units] == [
+        f"{device}, {words} words, {tokens} tokens"
+        for device in ("cpu", "cuda") for words in (30, 200) for tokens in (8, 90)
+    ]  # fmt: skip
+    assert {bool(each.absent) for each in units[:4]} == {False}
+    assert {each.absent for each in units[4:]} == {"no CUDA device is here"}
+    assert study.measure(context, units[4]) == {}
+    found, again = ({each.name: study.measure(context, each) for each in order} for order in (units, units[::-1]))
+    proven = ["device", "vocabulary", "tokens", "passes", "way", "equal", "gradient_share", "peak_bytes", "note"]
+    for each in units[:4]:
+        one, other = (tables[each.name]["lookup.csv"][proven] for tables in (found, again))
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_gpu_is_asked_for_where_there_is_a_driver(monkeypatch):
+    def no_driver(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(study.ctypes, "CDLL", lambda name: name)
+    assert study._has_gpu()
+    monkeypatch.setattr(study.ctypes, "CDLL", no_driver)
+    assert not study._has_gpu()
 
 
 def test_limits_are_bytes_and_operations(limits):

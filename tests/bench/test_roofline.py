@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import roofline_page, roofline_resources, runner
+from bench import roofline_page, roofline_resources
 from bench.roofline import (
     CHIPS,
     GROUP,
@@ -28,6 +28,7 @@ from bench.roofline import (
 from bench.roofline_resources import Configured, configured
 from bench.studies import roofline
 from geomkit.errors import BackendUnavailableError
+from tests.bench.answering import answer, context_of
 
 A100, H100, H200 = CHIPS
 SQUARE = Shape(128, 128, 64, 8, 4, 1, 1)
@@ -174,9 +175,8 @@ def fake():
 
 def test_the_study_writes_a_table_and_a_page_of_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "configured", lambda *_: fake())
-    made = runner.Context(study="roofline", out=tmp_path, quick=False, everything=False, seed=0, files=[])
 
-    roofline.run(made)
+    assert answer(roofline.STUDY, context_of("roofline", tmp_path)) == ["roofline.csv", "roofline.md"]
 
     table = pd.read_csv(tmp_path / "roofline.csv")
     assert len(table) == 3 * 5 * 4 * 2 * len(roofline.DIMS)
@@ -200,6 +200,14 @@ def test_the_study_writes_a_table_and_a_page_of_its_numbers(tmp_path, monkeypatc
     assert "H200: the same as for the H100." in roofline_page.page(twins, fake())
     twins.loc[twins.chip == "H200", "expected"] += 1
     assert "the same as" not in roofline_page.page(twins, fake())
+
+
+def test_the_page_is_of_what_the_table_says_was_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "configured", lambda *_: fake())
+    context = context_of("roofline", tmp_path)
+    assert [each.name for each in roofline.STUDY.units(context)] == ["all"]
+    answer(roofline.STUDY, context)
+    assert roofline.compiled(pd.read_csv(tmp_path / "roofline.csv")) == fake()
 
 
 def compiled_lines(capability, kernels):

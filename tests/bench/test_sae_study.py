@@ -1,11 +1,13 @@
 """The study of sparse autoencoders on a model of a few thousand weights, and what they are measured beside."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from bench import runner
+from bench.harness.study import Context
 from bench.sae_rivals import nearest, principal_components, projected, untrained
 from bench.studies import sae as study_of
 from geomkit.meaning.activations import SMOLLM2, Deferred
@@ -30,20 +32,48 @@ def one_thread():
 
 
 def context_of(out, seed=0):
-    return runner.Context(study="sae", out=out, quick=True, everything=False, seed=seed, files=[])
+    return Context("sae", out, quick=True, seed=seed)
 
 
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOMKIT_CACHE", str(tmp_path / "cache"))
     ready = lens_models.loaded("llama")
-    return Deferred(ready.card, lambda: ready)
+    found = Deferred(ready.card, lambda: ready)
+    monkeypatch.setattr(study_of, "SMOLLM2", found)
+    monkeypatch.setattr(study_of, "LAYER", 2)
+    monkeypatch.setattr(study_of, "QUICK", SIZE)
+    monkeypatch.setattr(study_of, "bbc", lambda: SimpleNamespace(texts=tuple(lens_models.texts(70))))
+    return found
+
+
+def measured(context):
+    """All tables, unrounded."""
+    tables = {}
+    for unit in study_of.units(context):
+        for name, table in study_of.measure(context, unit).items():
+            tables.setdefault(name, []).append(table)
+    return [pd.concat(tables[f"{name}.csv"], ignore_index=True) for name in ("sae", "sae_training", "sae_features")]
+
+
+def test_units_share_no_draw(model, tmp_path):
+    context = context_of(tmp_path)
+    units = study_of.units(context)
+    assert [each.name for each in units] == [
+        "4 active features", "16 active features", "nearest token", "training tokens", "spliced",
+        "contexts of features",
+    ]  # fmt: skip
+    assert len(study_of.units(Context("sae", tmp_path))) == 3 + 4
+    found = [{each.name: study_of.measure(context, each) for each in order} for order in (units[::-1], units)]
+    for name, tables in found[0].items():
+        for file, table in tables.items():
+            pair = [each if file != "sae.csv" else each[each.part != "cost"] for each in (table, found[1][name][file])]
+            pd.testing.assert_frame_equal(*pair)
 
 
 def test_a_study_leaves_what_its_figure_and_its_claim_read(model, tmp_path, capsys):
-    texts = tuple(lens_models.texts(70))
     context = context_of(tmp_path)
-    table, curves, features = study_of.study(model, texts, 2, SIZE, context)
+    table, curves, features = measured(context)
 
     shares = table[table.statistic == "explained_variance"].set_index(["part", "method", "k"])
     for k in SIZE.ks:
@@ -143,9 +173,9 @@ def test_random_features_have_the_length_that_explains_most():
     assert not np.array_equal(again.decoder, found.decoder)
 
 
-def test_curves_and_bars_are_drawn_of_any_number_of_trainings(model, tmp_path):
-    size = study_of.Size(2, 8, 25, 5, (4,), SETTINGS, 20)
-    table, curves, _ = study_of.study(model, tuple(lens_models.texts(70)), 2, size, context_of(tmp_path))
+def test_curves_and_bars_are_drawn_of_any_number_of_trainings(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_of, "QUICK", study_of.Size(2, 8, 25, 5, (4,), SETTINGS, 20))
+    table, curves, _ = measured(context_of(tmp_path))
     figure = drawn(table, curves)
     assert len(figure.axes) == 4
     assert "4 active features explain" in figure.get_suptitle()

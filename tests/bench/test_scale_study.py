@@ -3,7 +3,9 @@
 import copy
 import mmap
 import os
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,12 @@ import pytest
 import geomkit
 from bench.generated import generated
 from bench.peak_memory import PeakMemory, private_bytes
+from bench.studies import scale as study
 from bench.studies.scale import MACHINES, NETWORK, PLANNED, plan
 from geomkit.report.figures import save
 from geomkit.report.scale import finding, scale
 from geomkit.scale.cost import Rates
+from tests.bench.answering import context_of
 
 
 def test_generated_rows_are_the_same_however_they_are_read():
@@ -99,6 +103,53 @@ def test_the_finding_tells_of_the_largest_matrix_and_the_worst_forecast():
     assert lines[0] == "Moments of 10,000,000 × 128 (5.1 GB) exactly in 21 s; a worker takes 312 MB at most"
     assert lines[1] == "Two workers over one: moments 1.85×"
     assert lines[2] == "Held-out runs are predicted within 15 % (2 of them)"
+
+
+def test_growth_workers_and_every_measurement_are_units(tmp_path):
+    names = [each.name for each in study.units(context_of("scale", tmp_path, quick=True))]
+    assert names == ["growth", "workers", "moments", "cosine_stats"]
+    names = [each.name for each in study.units(context_of("scale", tmp_path))]
+    assert names == ["growth", "workers", "moments", "cosine_stats", "neighbors"]
+
+
+def test_the_plan_follows_from_the_tables_alone(tmp_path, capsys):
+    rates = Rates("moments", 0.2, 3e-9, 2e-11, 1e-9, 0.0, 0.0, 0.0, 0.1, 0.0, 9)
+    tables = {"scale": GROWN, "scale_workers": SHARED, "scale_model": MODEL}
+    for name, table in tables.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    pd.DataFrame([rates.to_dict()]).to_csv(tmp_path / "scale_rates.csv", index=False)
+    study.conclude(context_of("scale", tmp_path))
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scale_plan.csv"), plan({"moments": rates}), rtol=1e-6)
+    assert "; Two workers over one: moments 1.85×; " in capsys.readouterr().err
+
+
+class Plain(study.Bench):
+    """No clusters: every call is a plain one."""
+
+    def __enter__(self):
+        self._folder = Path(self._opened.enter_context(tempfile.TemporaryDirectory()))
+        return self
+
+    def timed(self, measurement, rows, _):
+        return super().timed(measurement, rows, 0)
+
+
+def test_units_of_workers_and_of_the_cost_model_hold_their_rows_whatever_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "Bench", Plain)
+    context = context_of("scale", tmp_path, quick=True)
+    units = study.units(context)[1:]
+    found, again = ({each.name: study.measure(context, each) for each in order} for order in (units, units[::-1]))
+    assert [list(tables) for tables in found.values()] == [
+        ["scale_workers.csv"], *[["scale_rates.csv", "scale_model.csv"]] * 2,
+    ]  # fmt: skip
+    demand = ["measurement", "n", "d", "workers", "held_out", "bytes_read", "bytes_returned", "panel_rows", "tasks"]
+    for name, shapes in study.QUICK.fitted.items():
+        one, other = (tables[name]["scale_model.csv"] for tables in (found, again))
+        pd.testing.assert_frame_equal(one[demand], other[demand])
+        assert one.held_out.tolist() == [False] * 2 * len(shapes) + [True]
+        assert found[name]["scale_rates.csv"].measurement.tolist() == [name]
+    shared = found["workers"]["scale_workers.csv"]
+    assert list(zip(shared.workers, shared.beside, strict=True)) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
 
 
 def test_the_figure_shows_every_shape_and_every_held_out_run(tmp_path):

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from bench import inputs, runner
+from bench import inputs
+from bench.harness.study import Context, Unit
 from bench.studies import separability
 from geomkit import sources
 from geomkit.report import separability as report
@@ -15,10 +16,11 @@ from geomkit.sources import corpora, tfidf, word2vec
 from geomkit.sources.corpora import Corpus
 from geomkit.sources.record import Vectors
 from geomkit.sources.word2vec import WordVectors
+from tests.bench.answering import answer
 
 
 def context_of(out, *, quick=False):
-    return runner.Context(study="separability", out=out, quick=quick, everything=False, seed=0, files=[])
+    return Context("separability", out, quick=quick)
 
 
 def space(name="lsa-50", family="tfidf", n=160, d=12, apart=3.0, corpus="bbc", seed=0):
@@ -35,14 +37,13 @@ def test_a_run_leaves_every_space_beside_its_nulls(tmp_path, monkeypatch, capsys
         space("smollm2-documents-layer16-576", "llm", seed=1),
         space("noise-12", "word2vec", apart=0.0, corpus="20newsgroups"),
     ]
-    monkeypatch.setattr(separability, "_spaces", lambda _: iter(spaces))
+    at = {each.source: each for each in spaces}
+    monkeypatch.setattr(separability, "space_of", lambda name, _: at[name])
+    study = replace(separability.STUDY, units=lambda _: [Unit(each.source) for each in spaces])
     context = context_of(tmp_path)
 
-    runner.answer(separability.STUDY, context)
+    assert answer(study, context) == ["separability.csv", "separability.svg", "separability_curve.csv"]
 
-    assert {path.name for path in context.files} == {
-        "separability.csv", "separability_curve.csv", "separability.png", "separability.svg",
-    }  # fmt: skip
     table, curve = (pd.read_csv(tmp_path / name) for name in ("separability.csv", "separability_curve.csv"))
     assert table.source.tolist() == [each.source for each in spaces]
     assert (table.accuracy[:2] > 0.95).all()
@@ -94,10 +95,15 @@ def test_updates_of_an_article_are_on_its_side(tmp_path, monkeypatch, articles):
     dense = Vectors(unit.astype(np.float32)[::-1], list(corpus.labels)[::-1], None, name="minilm-384", family="llm",
                     dim=unit.shape[1], origin="", licence="", seed=None, note="")  # fmt: skip
     monkeypatch.setattr(separability, "document_names", lambda _: ["minilm-384", "use-512"])
-    missing = inputs.Missing(sources.get("use-512"), "no network")
-    monkeypatch.setattr(inputs, "load", lambda name, *_, **__: dense if name == "minilm-384" else missing)
+    monkeypatch.setattr(inputs, "left_out", lambda name, _: "no network" if name == "use-512" else "")
+    monkeypatch.setattr(inputs, "load", lambda *_: dense)
+    context = context_of(tmp_path)
 
-    found = list(separability.bbc_spaces(context_of(tmp_path)))
+    found = [
+        separability.space_of(each.name, context)
+        for each in separability.units(context)
+        if each.name.startswith("bbc ")
+    ]
 
     assert [each.source for each in found] == ["tfidf-bbc-12597", "googlenews-mean-300", "minilm-384"]
     tfidf_space = found[0]
@@ -140,7 +146,9 @@ def test_newsgroups_keep_their_split_by_date(tmp_path, monkeypatch):
         corpora, "newsgroups", lambda split: Corpus(texts[split], (), topics[split == "test"], "", "", "")
     )
 
-    found = list(separability.newsgroups_spaces(context_of(tmp_path)))
+    context = context_of(tmp_path)
+    names = [each.name for each in separability.units(context) if each.name.startswith("20newsgroups ")]
+    found = [separability.space_of(name, context) for name in names]
 
     assert [each.source for each in found] == [f"tfidf-documents-{tfidf.TERMS}", "lsa-4", "lsa-20"]
     whole = found[0]
@@ -161,6 +169,39 @@ def test_the_plan_has_every_other_layer_and_the_encoders(tmp_path):
     assert not any("-tokens-" in name or "-input-" in name for name in names)
     every = separability.document_names(replace(context_of(tmp_path), everything=True))
     assert "smollm2-documents-layer01-576" in every
+
+
+def test_units_are_the_spaces_of_each_corpus(tmp_path):
+    found = separability.units(context_of(tmp_path, quick=True))
+    assert [(each.name, each.sources[0]) for each in found] == [
+        ("bbc tfidf-bbc-12597", "tfidf-bbc-12597"),
+        ("bbc googlenews-mean-300", "googlenews-300"),
+        *(
+            (f"bbc smollm2-documents-layer{layer}-576", f"smollm2-documents-layer{layer}-576")
+            for layer in ("00", "16", "30")
+        ),
+    ]
+    names = [each.name for each in separability.units(context_of(tmp_path))]
+    assert len(set(names)) == len(names)
+    assert names[-7:] == [
+        "20newsgroups tfidf-documents-30925", "20newsgroups lsa-50", "20newsgroups lsa-300", "20newsgroups lsa-1024",
+        "20newsgroups googlenews-mean-300", "20newsgroups glove-mean-50", "20newsgroups skipgram-mean-300",
+    ]  # fmt: skip
+    assert not any("gpt2" in name for name in names)
+
+
+def test_a_unit_gives_the_same_whatever_was_measured_before(tmp_path, monkeypatch, articles):
+    turn = np.random.default_rng(2).standard_normal((articles[1].shape[1], 9))
+    monkeypatch.setattr(separability, "mean_of_words", lambda *_: (articles[1] @ turn).astype(np.float32))
+    context = context_of(tmp_path)
+    two = separability.units(context)[:2]
+    found = [{each.name: separability.measure(context, each) for each in order} for order in (two, two[::-1])]
+    for name, tables in found[0].items():
+        for file, table in tables.items():
+            pd.testing.assert_frame_equal(
+                table.drop(columns="seconds", errors="ignore"),
+                found[1][name][file].drop(columns="seconds", errors="ignore"),
+            )
 
 
 def test_a_figure_without_curves_says_what_there_is():

@@ -1,12 +1,15 @@
 """The study of speed: what it plans, and the files that it leaves."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
-from bench import contest, growth, limits, runner
+from bench import contest, growth, limits
 from bench.cases import OURS, ConcentrationCase, CosineCase, KeopsCase, NeighborsCase
 from bench.studies import speed
 from bench.timing import Pace
+from tests.bench.answering import answer, context_of
 
 
 def kinds(quick):
@@ -38,23 +41,29 @@ def test_every_kernel_of_the_full_plan_is_in_a_quick_one():
     assert {case.kernel for case in kinds(quick=True)} == {case.kernel for case in kinds(quick=False)}
 
 
-def test_a_run_leaves_limits_contests_threads_and_growth(tmp_path, monkeypatch, capsys):
-    measured = limits.measure
+@pytest.fixture
+def measured():
+    """Limits are measured anew, and forgotten."""
+    limits.known.cache_clear()
+    yield limits.known
+    limits.known.cache_clear()
+
+
+def test_a_run_leaves_limits_contests_threads_and_growth(tmp_path, monkeypatch, capsys, measured):
     rows = [growth.Row("moments", "float64", "memory", "n", 10, 2, "seconds", 0.1)]
     monkeypatch.setattr(limits, "_QUICK", Pace(seconds=0.0, least=1, most=1))
-    monkeypatch.setattr(limits, "measure", lambda *, quick: measured(quick=quick))
-    monkeypatch.setattr(growth, "measure", lambda seed, *, quick: pd.DataFrame(rows).assign(seed=seed, quick=quick))
+    monkeypatch.setattr(growth, "measure", lambda _, seed: pd.DataFrame(rows).assign(seed=seed))
     monkeypatch.setattr(
         speed,
         "plan",
         lambda seed, *, quick: [speed.Entry(CosineCase(90, 8, seed)), speed.Entry(KeopsCase(90, 8, quick))],
     )
     monkeypatch.setattr(speed, "threaded", lambda seed, *, quick: [(CosineCase(80 + quick, 8, seed), "float32")])
-    context = runner.Context(study="speed", out=tmp_path, quick=True, everything=False, seed=0, files=[])
+    context = context_of("speed", tmp_path, quick=True)
 
-    speed.run(context)
-
-    assert sorted(path.name for path in context.files) == ["growth.csv", "limits.csv", "speed.csv"]
+    assert answer(replace(speed.STUDY, draw=None), context) == ["growth.csv", "limits.csv", "speed.csv"]
+    # Shares are of the limits in the table, and those are measured once.
+    assert measured.cache_info().misses == 1
     table = pd.read_csv(tmp_path / "speed.csv")
     assert list(table.columns) == list(contest.Row.__dataclass_fields__)
     ours = table[(table.contender == OURS) & (table.n == 90)]
@@ -64,3 +73,13 @@ def test_a_run_leaves_limits_contests_threads_and_growth(tmp_path, monkeypatch, 
     assert table[table.contender == "KeOps"].statistic.tolist() == ["not measured"]
     assert "KeOps is not measured" in capsys.readouterr().err
     assert {"product", "read", "copy", "increments"} == set(pd.read_csv(tmp_path / "limits.csv").limit)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_contest_case_of_threads_and_series_is_a_unit(tmp_path, quick):
+    names = [each.name for each in speed.units(context_of("speed", tmp_path, quick=quick))]
+    parts = speed.plan(0, quick=quick), speed.threaded(0, quick=quick), growth.plan(quick=quick)
+    assert len(names) == len(set(names)) == 1 + sum(len(list(each)) for each in parts)
+    assert names[0] == "limits"
+    assert sum(name.startswith("threads, ") for name in names) == 6
+    assert sum(name.startswith("growth with ") for name in names) == (5 if quick else 11)

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from bench import inputs, runner, versions
+from bench import inputs, versions
 from bench.association import within
 from bench.studies import validity
 from geomkit import sources
 from geomkit.errors import InvalidInputError, SourceUnavailableError
 from geomkit.sources import Vectors, corpora
 from geomkit.stats.neighbors import neighbors
+from tests.bench import answering
 
 
 def made(name, family="tfidf", n=150, d=12, classes=3, apart=4.0, seed=0):
@@ -30,7 +31,7 @@ def made(name, family="tfidf", n=150, d=12, classes=3, apart=4.0, seed=0):
 
 
 def context_of(out):
-    return runner.Context(study="validity", out=out, quick=True, everything=False, seed=0, files=[])
+    return answering.context_of("validity", out, quick=True)
 
 
 @pytest.fixture
@@ -46,16 +47,21 @@ def test_a_run_leaves_every_space_and_every_association(tmp_path, monkeypatch, c
     named |= {"glove-50": made("glove-50", "word2vec", d=50, classes=1)}
     monkeypatch.setattr(validity, "planned", lambda _: [*named, "use-512"])
 
-    def load(name, context, *, whole=False):
-        assert whole == (name == "glove-50")
-        return named.get(name) or inputs.Missing(sources.get(name), "no network")
+    def load(name, context):
+        assert name == "glove-50"
+        return named[name]
+
+    def load_rows(name, context):
+        assert name != "glove-50"
+        return named[name]
 
     monkeypatch.setattr(inputs, "load", load)
+    monkeypatch.setattr(inputs, "load_rows", load_rows)
+    monkeypatch.setattr(inputs, "left_out", lambda name, _: "" if name in named else "no network")
     context = context_of(tmp_path)
 
-    validity.run(context)
-
-    assert sorted(path.name for path in context.files) == ["validity.csv", "validity_spaces.csv"]
+    assert [(each.name, each.sources) for each in validity.units(context)] == [(name, (name,)) for name in named]
+    assert answering.answer(replace(validity.STUDY, draw=None), context) == ["validity.csv", "validity_spaces.csv"]
     spaces, table = (pd.read_csv(tmp_path / name) for name in ("validity_spaces.csv", "validity.csv"))
     assert spaces.groupby("source").version.agg(list).map(len).to_dict() == dict.fromkeys(named, len(versions.VERSIONS))
     assert set(validity.PREDICTORS) | set(validity.OUTCOMES) <= set(spaces.columns)
@@ -98,6 +104,18 @@ def test_what_is_measured_is_what_the_library_says(tmp_path):
     )
     assert (rows[0]["n"], rows[0]["queries"], rows[0]["d"]) == (120, 30, 12)
     assert rows[0]["group"] == "toy"
+
+
+def test_the_order_of_sources_does_not_matter(tmp_path, monkeypatch):
+    named = {name: made(name, seed=at) for at, name in enumerate(("lsa-50", "minilm-384"))}
+    monkeypatch.setattr(validity, "planned", lambda _: list(named))
+    monkeypatch.setattr(inputs, "load_rows", lambda name, _: named[name])
+    monkeypatch.setattr(inputs, "left_out", lambda *_: "")
+    context = context_of(tmp_path)
+    units = validity.units(context)
+    found, again = ({each.name: validity.measure(context, each) for each in order} for order in (units, units[::-1]))
+    for name in named:
+        pd.testing.assert_frame_equal(found[name]["validity_spaces.csv"], again[name]["validity_spaces.csv"])
 
 
 def test_scores_are_above_chance(tmp_path):

@@ -13,58 +13,72 @@ from geomkit.report.html.page import Cell, Column, Control, Element, Page, Panel
 from geomkit.report.html.results_geometry import concentration, cosines, layers, orthogonality
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+    from typing import Any
 
     import pandas as pd
 
 __all__ = ["READS", "results_page"]
 
-READS = (
-    "claims.csv", "cosine_histograms.csv", "geometry.csv", "lens.csv", "audits.csv", "decode_rate.csv", "speed.csv",
-    "atlas.csv",
-)  # fmt: skip
-"""Tables that the page is drawn from."""
+READS = {
+    "claims": ("claims.csv",),
+    "geometry": ("cosine_histograms.csv", "geometry.csv"),
+    "lens": ("lens.csv",),
+    "audits": ("audits.csv",),
+    "decode": ("decode_rate.csv",),
+    "speed": ("speed.csv",),
+    "atlas": ("atlas.csv",),
+}
+"""Tables that the page is drawn from, by the study that writes them."""
 
 
 def results_page(folder: Path) -> Page:
-    """Lay out the results in a folder.
+    """Lay out the results in a folder: a section for each table that is there.
 
     Raises
     ------
     FileNotFoundError
-        One of `READS` is not there.
+        None of `READS` is there.
     """
     import pandas as pd
 
-    tables = {name.removesuffix(".csv"): pd.read_csv(folder / name) for name in READS}
-    parts: Sequence[Callable[[dict[str, pd.DataFrame]], Section]] = (
-        _claims, cosines, orthogonality, concentration, layers, _atlas, _audits, _rates, _speed,
-    )  # fmt: skip
-    sections = [part(tables) for part in parts]
+    names = [name for each in READS.values() for name in each if (folder / name).is_file()]
+    tables = {name.removesuffix(".csv"): pd.read_csv(folder / name) for name in names}
+    sections = [part(tables) for part, needed in _PARTS if needed <= set(tables)]
+    if not sections:
+        msg = f"there is no table of results in {folder}; `python -m bench geometry` writes the first"
+        raise FileNotFoundError(msg)
     lead = (
         "What the studies of geomkit found about random vectors, TF-IDF, Word2Vec and language models. Every figure is "
         "drawn from the tables beside this file."
     )
+    missing = [name for each in READS.values() for name in each if name not in names]
+    if missing:
+        lead += f" Not measured here: {', '.join(missing)}."
     return Page("geomkit: the geometry of embeddings", lead, sections, facts=_facts(folder))
 
 
 def _facts(folder: Path) -> list[tuple[str, str]]:
     """When, where and with what each table was made."""
     found = []
-    for path in sorted(folder.glob("*.provenance.json")):
+    for study, tables in READS.items():
+        path = folder / f"{study}.provenance.json"
+        if not path.is_file():
+            continue
         made = json.loads(path.read_text(encoding="utf-8"))
-        if set(made["files"]) & set(READS):
-            versions = made["versions"]
-            found.append(
-                (
-                    ", ".join(name for name in made["files"] if name in READS),
-                    (
-                        f"{made['command']}; {made['date']}; {made['processor']['model']}, {made['cores']} cores; "
-                        f"geomkit {versions['geomkit']}, NumPy {versions['numpy']}, torch {versions['torch']}"
-                    ),
-                )
-            )
+        said = f"{made['command']}; {made['date']}; " + "; or ".join(map(_machine, made["machines"]))
+        found.append((", ".join(name for name in tables if name in made["files"]), said))
     return found
+
+
+def _machine(made: "dict[str, Any]") -> str:
+    """Name the processor and the versions that something was made with."""
+    versions, processor = made["versions"], made["processor"]
+    extensions = " ".join(processor["extensions"])
+    return (
+        f"{processor['model']} ({extensions}), {made['cores']} cores; geomkit {versions['geomkit']}, "
+        f"NumPy {versions['numpy']}, torch {versions['torch']}"
+    )
 
 
 def _claims(tables: "dict[str, pd.DataFrame]") -> Section:
@@ -192,3 +206,17 @@ def _speed(tables: "dict[str, pd.DataFrame]") -> Section:
         panels.append(Panel("kernel", case, [chart]))
     pick = Control("kernel", "kernel", [(each.value, each.value) for each in panels])
     return Section("speed", "Speed, as ratios", panels, [pick])
+
+
+_PARTS: "tuple[tuple[Callable[[dict[str, pd.DataFrame]], Section], set[str]], ...]" = (
+    (_claims, {"claims"}),
+    (cosines, {"cosine_histograms"}),
+    (orthogonality, {"geometry"}),
+    (concentration, {"geometry"}),
+    (layers, {"geometry", "lens"}),
+    (_atlas, {"atlas"}),
+    (_audits, {"audits"}),
+    (_rates, {"decode_rate"}),
+    (_speed, {"speed"}),
+)
+"""Sections of the page, and the tables that each is drawn from."""
