@@ -1,9 +1,13 @@
-# Two commands do all the set-up: `make results` and `make test`.
+# Three commands do all the set-up: `make results`, `make test` and `make test-all`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: results test bench baseline lint browser site clean
+# Kernels are compiled once, before workers start that would all compile them.
+PYTEST := $(BIN)/python -m geomkit warm && $(BIN)/python -m pytest --benchmark-disable \
+	--numprocesses=auto --maxprocesses=8 --dist=worksteal
+
+.PHONY: results test test-all bench baseline lint browser site clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,7 +19,11 @@ results: $(VENV)/.installed
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench
 
 test: $(VENV)/.installed lint browser
-	$(BIN)/python -m pytest --benchmark-disable
+	$(PYTEST) -m "not slow"
+
+# The tests that `make test` leaves out: slow ones, of what rarely breaks.
+test-all: $(VENV)/.installed browser
+	$(PYTEST) -m slow
 
 # Pages are opened in a browser by their tests. CI installs Debian's; elsewhere those tests say that there is none.
 browser:

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 import torch
@@ -8,6 +9,47 @@ from tests import precision
 if not torch.cuda.is_available():
     # Before anything imports triton: its interpreter runs the same kernels on the CPU.
     os.environ["TRITON_INTERPRET"] = "1"
+
+SLOW = (
+    # Compiles every Triton kernel for two chips.
+    r"^tests/bench/test_ahead\.py::",
+    # Whole studies, and commands of pages, on the real model and vectors; the whole site; a map, which umap compiles.
+    r"^tests/bench/test_quick_studies\.py::",
+    r"::test_a_command_runs\[(map|meaning|gallery): ",
+    r"::test_the_site_builds",
+    # The largest blocks of Triton's kernels, all but one of the small ones, and whatever else its interpreter runs.
+    r"::test_every_configuration_that_is_tried",
+    r"::test_every_block_edge\[(?!16x16x16\])",
+    r"[\[-]triton[-\]]",
+    # 10^9 pairs, for the memory that they take.
+    r"::test_fifty_thousand_rows_take_little_memory",
+)
+"""Tests that `make test` leaves to `make test-all`, by their names."""
+
+DAILY = (
+    # Each of Triton's kernels in two dtypes, and one answer of either public function.
+    r"::test_matches_the_reference\[\w+-triton-(bfloat16|float32)-9\]",
+    r"test_cosine\.py::test_matches_brute_force\[triton-float32--gaussian\]",
+    r"test_neighbors\.py::test_matches_brute_force\[triton-bfloat16--cosine-gaussian\]",
+)
+"""Those among them that `make test` runs all the same."""
+
+
+def named(item, patterns):
+    return any(re.search(pattern, item.nodeid) for pattern in patterns)
+
+
+def pytest_configure(config):
+    if config.getoption("numprocesses", None):
+        # Workers share the processors, so that BLAS, OpenMP and torch get one thread in each: set before they start.
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if named(item, SLOW) and not named(item, DAILY):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=precision.WAYS)
