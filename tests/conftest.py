@@ -17,6 +17,14 @@ SLOW = (
     r"^tests/bench/test_quick_studies\.py::",
     r"::test_a_command_runs\[(map|meaning|gallery): ",
     r"::test_the_site_builds",
+    r"^tests/bench/test_sae_study\.py::test_features_of_smollm2",
+    # Whole studies on small models and data; studies of fewer seconds stay.
+    r"^tests/bench/test_(interpret|lookup|factorise|decode)_study\.py::test_a_run_",
+    # Simulations over hundreds of draws.
+    r"^tests/scale/test_sampled_coverage\.py::",
+    r"^tests/auditing/test_null\.py::test_closed_forms_agree",
+    r"^tests/auditing/test_compare\.py::test_paired_errors_are",
+    r"^tests/auditing/test_audit\.py::test_random_vectors_come_out_like_random_vectors\[(noise|sphere)-",
     # The largest blocks of Triton's kernels, all but one of the small ones, and whatever else its interpreter runs.
     r"::test_every_configuration_that_is_tried",
     r"::test_every_block_edge\[(?!16x16x16\])",
@@ -27,6 +35,7 @@ SLOW = (
 """Tests that `make test` leaves to `make test-all`, by their names."""
 
 DAILY = (
+    r"::test_shares\[cosine-clustered-True\]",
     # Each of Triton's kernels in two dtypes, and one answer of either public function.
     r"::test_matches_the_reference\[\w+-triton-(bfloat16|float32)-9\]",
     r"test_cosine\.py::test_matches_brute_force\[triton-float32--gaussian\]",
