@@ -3,11 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Kernels are compiled once, before workers start that would all compile them.
-PYTEST := $(BIN)/python -m geomkit warm && $(BIN)/python -m pytest --benchmark-disable \
-	--numprocesses=auto --maxprocesses=8 --dist=worksteal
+PYTEST := $(BIN)/python -m pytest --benchmark-disable --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
-.PHONY: results test test-all bench baseline lint browser site clean
+.PHONY: results test test-all bench baseline lint warm browser site clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,12 +16,17 @@ results: $(VENV)/.installed
 	$(BIN)/python -m geomkit sources fetch
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench
 
-test: $(VENV)/.installed lint browser
+test: $(VENV)/.installed
+	$(MAKE) --jobs=2 --output-sync=target lint warm browser
 	$(PYTEST) -m "not slow"
 
 # The tests that `make test` leaves out: slow ones, of what rarely breaks.
-test-all: $(VENV)/.installed browser
+test-all: $(VENV)/.installed warm browser
 	$(PYTEST) -m slow
+
+# Kernels are compiled once, before workers start that would all compile them.
+warm: $(VENV)/.installed
+	$(BIN)/python -m geomkit warm
 
 # Pages are opened in a browser by their tests. CI installs Debian's; elsewhere those tests say that there is none.
 browser:
