@@ -13,9 +13,10 @@ if not torch.cuda.is_available():
 SLOW = (
     # Compiles every Triton kernel for two chips.
     r"^tests/bench/test_ahead\.py::",
-    # Whole studies, and commands of pages, on the real model and vectors; the whole site; a map, which umap compiles.
+    # Whole studies, and commands of pages, on the real model and vectors; the whole site; maps, which umap compiles.
     r"^tests/bench/test_quick_studies\.py::",
-    r"::test_a_command_runs\[(map|meaning|gallery): ",
+    r"::test_a_command_runs\[((map|meaning|gallery|audit): |.*--workers 8)",
+    r"^tests/test_atlas\.py::test_neighbours_are_exact_and_the_map_keeps_many",
     r"::test_the_site_builds",
     r"^tests/bench/test_sae_study\.py::test_features_of_smollm2",
     # Whole studies on small models and data; studies of fewer seconds stay.
@@ -25,9 +26,13 @@ SLOW = (
     r"^tests/auditing/test_null\.py::test_closed_forms_agree",
     r"^tests/auditing/test_compare\.py::test_paired_errors_are",
     r"^tests/auditing/test_audit\.py::test_random_vectors_come_out_like_random_vectors\[(noise|sphere)-",
+    r"^tests/stats/test_orthogonality\.py::test_the_spread_of_every_statistic",
+    # Clusters behind the command line; a command of the README starts one every day.
+    r"^tests/test_cli_scale\.py::test_(workers_give_the_same|a_scheduler_is_found)",
     # The largest blocks of Triton's kernels, all but one of the small ones, and whatever else its interpreter runs.
     r"::test_every_configuration_that_is_tried",
     r"::test_every_block_edge\[(?!16x16x16\])",
+    r"::test_every_pair_is_offered_once_to_either_row",
     r"::test_the_schedule_takes_every_tile_once\[(257|272|300-300)-",
     r"[\[-]triton[-\]]",
     # Memory that runs out at each of thousands of calls.
