@@ -1,9 +1,11 @@
-# These commands do all the set-up: `make results`, `make results-full` and `make test`.
+# These commands do all the set-up: `make results`, `make results-full`, `make test` and `make test-all`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: results results-full test bench baseline lint browser site clean
+PYTEST := $(BIN)/python -m pytest --benchmark-disable --numprocesses=auto --maxprocesses=8 --dist=worksteal
+
+.PHONY: results results-full test test-all bench baseline lint warm browser site clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,8 +28,17 @@ results: $(VENV)/.measures
 results-full: $(VENV)/.installed
 	$(BENCH) $(if $(ALL),--all)
 
-test: $(VENV)/.installed lint browser
-	$(BIN)/python -m pytest --benchmark-disable
+test: $(VENV)/.installed
+	$(MAKE) --jobs=2 --output-sync=target lint warm browser
+	$(PYTEST) -m "not slow"
+
+# The tests that `make test` leaves out: slow ones, of what rarely breaks.
+test-all: $(VENV)/.installed warm browser
+	$(PYTEST) -m slow
+
+# Kernels are compiled once, before workers start that would all compile them.
+warm: $(VENV)/.installed
+	$(BIN)/python -m geomkit warm
 
 # Pages are opened in a browser by their tests. CI installs Debian's; elsewhere those tests say that there is none.
 browser:

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 import torch
@@ -8,6 +9,65 @@ from tests import precision
 if not torch.cuda.is_available():
     # Before anything imports triton: its interpreter runs the same kernels on the CPU.
     os.environ["TRITON_INTERPRET"] = "1"
+
+SLOW = (
+    # Compiles every Triton kernel for two chips.
+    r"^tests/bench/test_ahead\.py::",
+    # Whole studies, and commands of pages, on the real model and vectors; the whole site; maps, which umap compiles.
+    r"^tests/bench/test_quick_studies\.py::",
+    r"::test_a_command_runs\[((map|meaning|gallery|audit): |.*--workers 8)",
+    r"^tests/test_atlas\.py::test_neighbours_are_exact_and_the_map_keeps_many",
+    r"::test_the_site_builds",
+    r"^tests/bench/test_sae_study\.py::test_features_of_smollm2",
+    # Whole studies on small models and data; studies of fewer seconds stay.
+    r"^tests/bench/test_(interpret|lookup|factorise|decode)_study\.py::test_a_run_",
+    # Simulations over hundreds of draws.
+    r"^tests/scale/test_sampled_coverage\.py::",
+    r"^tests/auditing/test_null\.py::test_closed_forms_agree",
+    r"^tests/auditing/test_compare\.py::test_paired_errors_are",
+    r"^tests/auditing/test_audit\.py::test_random_vectors_come_out_like_random_vectors\[(noise|sphere)-",
+    r"^tests/stats/test_orthogonality\.py::test_the_spread_of_every_statistic",
+    # Clusters behind the command line; a command of the README starts one every day.
+    r"^tests/test_cli_scale\.py::test_(workers_give_the_same|a_scheduler_is_found)",
+    # The largest blocks of Triton's kernels, all but one of the small ones, and whatever else its interpreter runs.
+    r"::test_every_configuration_that_is_tried",
+    r"::test_every_block_edge\[(?!16x16x16\])",
+    r"::test_every_pair_is_offered_once_to_either_row",
+    r"::test_the_schedule_takes_every_tile_once\[(257|272|300-300)-",
+    r"[\[-]triton[-\]]",
+    # Memory that runs out at each of thousands of calls.
+    r"::test_a_tile_for_which_memory_runs_out_was_not_taken_in\[.*-60\]",
+    # Pairs of 50,000 rows for the memory that they take, and of 100,000 for the page that shows them.
+    r"::test_fifty_thousand_rows_take_little_memory",
+    r"::test_many_rows_make_no_larger_page",
+)
+"""Tests that `make test` leaves to `make test-all`, by their names."""
+
+DAILY = (
+    r"::test_shares\[cosine-clustered-True\]",
+    # Each of Triton's kernels in one dtype, and one answer of either public function.
+    r"::test_matches_the_reference\[\w+-triton-float32-9\]",
+    r"test_cosine\.py::test_matches_brute_force\[triton-float32--gaussian\]",
+    r"test_neighbors\.py::test_matches_brute_force\[triton-bfloat16--cosine-gaussian\]",
+)
+"""Those among them that `make test` runs all the same."""
+
+
+def named(item, patterns):
+    return any(re.search(pattern, item.nodeid) for pattern in patterns)
+
+
+def pytest_configure(config):
+    if config.getoption("numprocesses", None):
+        # Workers share the processors, so that BLAS, OpenMP and torch get one thread in each: set before they start.
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if named(item, SLOW) and not named(item, DAILY):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=precision.WAYS)

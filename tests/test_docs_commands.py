@@ -1,7 +1,11 @@
-"""The commands in README.md and docs/ run: each line of every shell block, on files of the names that they use."""
+"""The commands in README.md and docs/ run: each line of every shell block, on files of the names that they use.
+
+Lines that begin with a command of ours run in this process. A shell runs those that need one.
+"""
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -13,13 +17,16 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from geomkit import cli
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 ELSEWHERE = {
-    # `make test` is what runs this, and `make results` takes hours.
+    # The tests are what runs this, and `make results` takes hours.
     "make results",
     "make test",
+    "make test-all",
     # Installs, of which the extras are looked up below.
     "git clone … geomkit && cd geomkit",
     "python3 -m venv .venv",
@@ -71,19 +78,45 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def in_a_shell(command, folder):
+    return subprocess.run(  # noqa: S602 - ours
+        command, shell=True, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def here(command, folder, monkeypatch, capsys):
+    """Run a command of ours, and return its exit code and what it said."""
+    program, *arguments = shlex.split(command)
+    if program == "python":
+        program, *arguments = arguments
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [program, *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main() if program == "geomkit" else runpy.run_path(program, run_name="__main__")
+    return left.value.code or 0, *capsys.readouterr()
+
+
 @pytest.mark.parametrize(("page", "line"), RUN, ids=[f"{page.stem}: {line}" for page, line in RUN])
-def test_a_command_runs(folder, page, line):
+def test_a_command_runs(folder, page, line, monkeypatch, capsys):
     # Of 400 rows a sample has fewer than pages, which speak of millions, ask for; a verdict is no failure.
     command = line.replace("--sample 20000", "--sample 50")
     before = {path.name for path in folder.iterdir()}
-    done = subprocess.run(  # noqa: S602 - ours
-        command, shell=True, cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0 or (done.returncode == 1 and "--fail-on" in line), done.stderr
+    if command.startswith(("geomkit ", "python ")) and ">" not in command:
+        code, out, err = here(command, folder, monkeypatch, capsys)
+    else:
+        done = in_a_shell(command, folder)
+        code, out, err = done.returncode, done.stdout, done.stderr
+    assert code == 0 or (code == 1 and "--fail-on" in line), err
     words = shlex.split(command.split(">")[0])
     named = {words[at + 1] for at, word in enumerate(words[:-1]) if word in {"--html", "--out", "--run"}}
     assert {name.rstrip("/") for name in named} <= {path.name for path in folder.iterdir()} - before
-    assert done.stdout or named or ">" in command
+    assert out or named or ">" in command
+
+
+def test_some_commands_run_in_a_shell():
+    assert [line.split()[0] for _, line in RUN if not line.startswith(("geomkit ", "python ")) or ">" in line] == [
+        ".venv/bin/geomkit", "geomkit",
+    ]  # fmt: skip
 
 
 def test_extras_that_pages_install_are_there():

@@ -1,8 +1,10 @@
-"""The gallery's script: run as a person runs it."""
+"""The gallery's script: run as a person runs it, but in this process."""
 
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,13 @@ FIGURES = ("cosines", "orthogonality", "hubs", "spectrum", "contrast", "mended")
 
 
 def ran(*arguments):
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """Return the exit code of the script, and what it said."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+    return left.value.code or 0, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +32,9 @@ def headings(tmp_path_factory):
     said = {}
     for name, x in shapes.items():
         np.save(folder / f"{name}.npy", x)
-        found = ran(folder / f"{name}.npy", "--out", folder / name, "--seed", 5)
-        assert found.returncode == 0, found.stderr
-        said[name] = dict(re.findall(r"(\w+)\.svg: (.+)", found.stdout))
+        code, out, err = ran(folder / f"{name}.npy", "--out", folder / name, "--seed", 5)
+        assert code == 0, err
+        said[name] = dict(re.findall(r"(\w+)\.svg: (.+)", out))
         for figure in FIGURES:
             for suffix in ("svg", "png"):
                 assert (folder / name / f"{figure}.{suffix}").stat().st_size > 5000
@@ -69,8 +76,8 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path):
         ((tmp_path / "x.npy", "--n", 2), "--n is for sources"),
         (("no-such-source",), "no-such-source"),
     ):
-        found = ran(*arguments, "--out", tmp_path / "out")
-        assert found.returncode == 2
-        assert found.stderr.count("\n") == 1
-        assert word in found.stderr
+        code, _, err = ran(*arguments, "--out", tmp_path / "out")
+        assert code == 2
+        assert err.count("\n") == 1
+        assert word in err
         assert not (tmp_path / "out").exists()

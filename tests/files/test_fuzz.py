@@ -12,17 +12,19 @@ from tests.files.fuzz import fuzz
 
 COMPILED = ["parquet", "arrow", "hdf5", "csv", "tsv"]
 """Read by libraries that could end the process: tried in one of their own."""
-EXAMPLES = 80
+EXAMPLES = pytest.mark.parametrize("examples", [10, pytest.param(80, marks=pytest.mark.slow)])
 
 
+@EXAMPLES
 @pytest.mark.parametrize("name", sorted(set(files.FORMATS) - set(COMPILED)))
-def test_mutated_files_are_opened_or_refused(name):
-    fuzz(name, EXAMPLES)
+def test_mutated_files_are_opened_or_refused(name, examples):
+    fuzz(name, examples)
 
 
-def test_mutated_files_of_compiled_libraries():
+@EXAMPLES
+def test_mutated_files_of_compiled_libraries(examples):
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.files.fuzz", str(EXAMPLES), *COMPILED]
+    command = [sys.executable, "-X", "faulthandler", "-m", "tests.files.fuzz", str(examples), *COMPILED]
     ran = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert ran.stdout.split() == COMPILED

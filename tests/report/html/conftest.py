@@ -35,17 +35,22 @@ class Opened:
         self.tab.wait_for_selector(f"#chart-{name}[data-drawn]", timeout=20_000)
         return chart
 
-    def painted(self):
-        """Milliseconds until the first paint."""
-        return self.tab.evaluate(
-            "new Promise(done => new PerformanceObserver(list => done(list.getEntries()[0].startTime))"
-            ".observe({type: 'paint', buffered: true}))"
-        )
-
     def all_drawn(self):
         """Wait for every chart that is shown."""
         for name in self.tab.eval_on_selector_all(".chart", "all => all.filter(e => e.offsetParent).map(e => e.id)"):
             self.drawn(name.removeprefix("chart-"))
+
+
+@pytest.fixture
+def ahead():
+    """Return how many bytes stand before the first script: all that is shown, which is painted before any runs."""
+
+    def measured(path):
+        shown = path.read_text(encoding="utf-8").split("<script")[0]
+        assert "</footer>" in shown
+        return len(shown.encode())
+
+    return measured
 
 
 @pytest.fixture(scope="session")
