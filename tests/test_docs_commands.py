@@ -25,6 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ELSEWHERE = {
     # The tests are what runs this, and `make results` takes hours.
     "make results",
+    "make results-full",
     "make test",
     "make test-all",
     # Installs, of which the extras are looked up below.
