@@ -48,9 +48,19 @@ def units(
         Says what else the numbers of a source depend on.
     """
     return tuple(
-        Unit(name, (name,), left_out(name, context), given(sources.get(name), context) if given is not None else "")
+        Unit(
+            name, (name,), left_out(name, context), given(sources.get(name), context) if given is not None else "",
+            shares=_shared(name),
+        )
         for name in listed
-    )
+    )  # fmt: skip
+
+
+def _shared(name: str) -> str:
+    """Name what a source is cut from that takes minutes to make: a pass of a language model, or a decomposition."""
+    if "-layer" in name:
+        return f"states of {name.partition('-')[0]}"
+    return "lsa" if name.startswith("lsa-") else ""
 
 
 def load(name: str, context: Context) -> sources.Vectors:

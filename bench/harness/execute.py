@@ -6,6 +6,7 @@ is kept, so that the next run takes it up.
 
 import contextlib
 import io
+import math
 import multiprocessing
 import os
 import traceback
@@ -109,8 +110,9 @@ class _Run:
         self.done: list[str] = []
         self.failures: list[Failure] = []
         self.finished: set[str] = set()
-        self.opened_groups: set[str] = set()
-        self.busy_groups: dict[str, int] = {}
+        self.making: set[str] = set()
+        """What units that run now make for others; and what is made."""
+        self.made = {""}
 
     def go(self, *, alone: bool, jobs: int) -> None:
         """Do all studies but those that must be alone, or these too, one process at a time and with all cores."""
@@ -121,44 +123,36 @@ class _Run:
             while self.open:
                 self._finish_ready(_Here(), alone=alone)
                 if (task := self._next()) is not None:
-                    self._measured(task, _measure(self._context(task[0]), self._study(task[0]), task[1]))
+                    self._measured(task, _measure(self.context_of(task[0]), self._study(task[0]), task[1]))
             return
         with _Pool(1 if alone else jobs, pinned=not alone) as pool:
             self._in_pool(pool, alone=alone)
 
     def _in_pool(self, pool: "_Pool", *, alone: bool) -> None:
         running: dict[Future[_Outcome], tuple[str, Planned]] = {}
-        attempts: dict[str, int] = {}
         while self.open:
             self._finish_ready(pool, alone=alone)
             while len(running) < pool.size and (task := self._next()) is not None:
                 study = self._study(task[0])
-                running[pool.submit(_measure, self._context(study.name), study, task[1])] = task
+                running[pool.submit(_measure, self.context_of(study.name), study, task[1])] = task
             if not running:
                 continue
             ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-            broken = [running[each] for each in ended if isinstance(each.exception(), BrokenProcessPool)]
-            if broken:
-                # Whoever killed the pool was among those that ran; each gets a second try, alone.
+            if any(isinstance(each.exception(), BrokenProcessPool) for each in ended):
+                # A process that is killed takes the pool with it; each that ran gets a second try, by itself.
                 lost = list(running.values())
                 running.clear()
                 pool.restart()
                 for name, unit in lost:
-                    tried = attempts[f"{name}/{unit.unit.name}"] = attempts.get(f"{name}/{unit.unit.name}", 0) + 1
                     why = "its process was killed, twice; perhaps there is too little memory"
-                    lost_for_good = _Outcome(failure=Failure(name, unit.unit.name, why, refused=False))
-                    given = (self._context(name), self._study(name), unit)
-                    outcome = pool.alone(_measure, *given) if tried == 1 else None
-                    self._measured((name, unit), outcome or lost_for_good)
+                    outcome = pool.alone(_measure, self.context_of(name), self._study(name), unit)
+                    self._measured((name, unit), outcome or _Outcome(failure=Failure(name, unit.unit.name, why, False)))
                 continue
             for each in ended:
                 self._measured(running.pop(each), each.result())
 
     def _study(self, name: str) -> Study:
         return next(study for study in self.studies if study.name == name)
-
-    def _context(self, name: str) -> Context:
-        return self.context_of(name)
 
     def _admit(self, *, alone: bool) -> None:
         """Plan the studies whose turn it is: those they read are written, or are not asked for."""
@@ -178,7 +172,7 @@ class _Run:
                 continue
             self.waiting.remove(study)
             try:
-                plan = planned(study, self._context(study.name), self.code)
+                plan = planned(study, self.context_of(study.name), self.code)
             except (GeomkitError, OSError) as why:
                 self.failures.append(Failure(study.name, "", str(why), refused=True))
                 continue
@@ -197,28 +191,25 @@ class _Run:
             self.queue += [(study.name, each) for each in pending]
 
     def _next(self) -> tuple[str, Planned] | None:
-        """Take a unit from the queue.
+        """Take the unit from the queue that took longest the last time; one that was never timed may take longer.
 
-        The first unit of a group of sources makes what all of the group read, such as the states of a language model,
-        so another of the group would wait for it on a core that has better things to do. Firsts go first; then the
-        longest, as far as their times are known.
+        A unit that shares what another is just making would wait for it on a core that has better things to do.
         """
-        opened = self.opened_groups
-        first = [task for task in self.queue if _group(task) not in opened and not self.busy_groups.get(_group(task))]
-        ready = first or [task for task in self.queue if _group(task) in opened]
+        ready = [task for task in self.queue if task[1].unit.shares not in self.making]
         if not ready:
             return None
-        task = ready[0] if first else max(ready, key=lambda each: each[1].seconds or 0.0)
+        task = max(ready, key=lambda each: math.inf if each[1].seconds is None else each[1].seconds)
         self.queue.remove(task)
-        self.busy_groups[_group(task)] = self.busy_groups.get(_group(task), 0) + 1
+        if task[1].unit.shares not in self.made:
+            self.making.add(task[1].unit.shares)
         if self.force:
             store.forget(task[0], task[1].unit.name, task[1].key)
         return task
 
     def _measured(self, task: tuple[str, Planned], outcome: _Outcome) -> None:
         name, unit = task
-        self.busy_groups[_group(task)] -= 1
-        self.opened_groups.add(_group(task))
+        self.making.discard(unit.unit.shares)
+        self.made.add(unit.unit.shares)
         if outcome.said:
             self.progress.say(outcome.said)
         self.progress.measured(name, unit)
@@ -235,7 +226,7 @@ class _Run:
             failed = [each for each in self.failures if each.study == name]
             if not failed:
                 study = plan.study
-                outcome = pool.alone(_finish, self._context(name), study, self.force)
+                outcome = pool.alone(_finish, self.context_of(name), study, self.force)
                 if outcome is None:
                     why = "the process that writes its files was killed"
                     outcome = _Outcome(failure=Failure(name, "", why, refused=False))
@@ -248,12 +239,6 @@ class _Run:
                     self.failures.append(outcome.failure)
             self.progress.finished(name)
             self._admit(alone=alone)
-
-
-def _group(task: tuple[str, Planned]) -> str:
-    study, unit = task
-    read = unit.unit.sources
-    return read[0].partition("-")[0] if read else f"{study}/{unit.unit.name}"
 
 
 class _Here:

@@ -34,6 +34,9 @@ class Unit:
     """Why its source is not attempted in this run; empty where it is. Its tables then say so."""
     given: str = ""
     """What else its numbers depend on, such as the digest of rows of a table of another study."""
+    shares: str = ""
+    """Names what takes long to make, and is made by whichever unit needs it first, such as the states of a language
+    model: no other unit that shares it starts before that one is done."""
 
 
 @dataclass(frozen=True, slots=True)
