@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from geomkit.warming import Warmed as Warmed
     from geomkit.warming import warm as warm
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
 
 _WHERE = {
     "Alignment": "geomkit.stats.alignment",

@@ -80,12 +80,12 @@ TOKENS, BAGS, CODES_OF, READ = "tokens of layer", "bags of layer", "codes of", "
 
 def units(context: Context) -> tuple[Unit, ...]:
     """Return the layers whose tokens are read, those whose bags are, and the spaces that are quantised."""
-    model = ("smollm2-input-576",)
+    model, states = ("smollm2-input-576",), "states that decode reads"
     return (
-        *(Unit(f"{TOKENS} {layer}", model) for layer in layers_of(context)),
-        *(Unit(f"{BAGS} {layer}", model) for layer in BAG_LAYERS),
+        *(Unit(f"{TOKENS} {layer}", model, shares=states) for layer in layers_of(context)),
+        *(Unit(f"{BAGS} {layer}", model, shares=states) for layer in BAG_LAYERS),
         *(Unit(f"{CODES_OF} {name}", (name,)) for name in SPACES[: 1 if context.quick else None]),
-        *(Unit(f"{READ} {layer}", model) for layer in READ_LAYERS[-1 if context.quick else 0 :]),
+        *(Unit(f"{READ} {layer}", model, shares=states) for layer in READ_LAYERS[-1 if context.quick else 0 :]),
     )
 
 

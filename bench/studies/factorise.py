@@ -102,7 +102,9 @@ def units(context: Context) -> tuple[Unit, ...]:
     """Every number of dimensions is a unit."""
     dims = DIMS_QUICK if context.quick else DIMS
     # In a quick run skip-gram is trained on a few texts, and no source is read.
-    return tuple(Unit(f"{dim} dimensions", () if context.quick else (f"skipgram-{dim}",)) for dim in dims)
+    return tuple(
+        Unit(f"{dim} dimensions", () if context.quick else (f"skipgram-{dim}",), shares="SVDs") for dim in dims
+    )
 
 
 def measure(context: Context, unit: Unit) -> Tables:

@@ -58,7 +58,7 @@ def units(context: Context) -> tuple[Unit, ...]:
     size = QUICK if context.quick else FULL
     names = (PLAIN, *(f"layer {layer}" for layer in size.tuned), LAST)
     # All run the model whose input embeddings this source is, and share its states, which the first unit makes.
-    return tuple(Unit(name, ("smollm2-input-576",)) for name in names)
+    return tuple(Unit(name, ("smollm2-input-576",), shares="states that lens reads") for name in names)
 
 
 def measure(context: Context, unit: Unit) -> Tables:

@@ -74,7 +74,7 @@ def units(context: Context) -> tuple[Unit, ...]:
     size = QUICK if context.quick else FULL
     names = (*(f"{k} {ACTIVE}" for k in size.ks), NEAREST, FIRES, SPLICED, CONTEXTS)
     # All are of one layer of this model, whose states the first unit makes.
-    return tuple(Unit(name, (f"smollm2-tokens-layer{LAYER}-576",)) for name in names)
+    return tuple(Unit(name, (f"smollm2-tokens-layer{LAYER}-576",), shares="states that sae reads") for name in names)
 
 
 def measure(context: Context, unit: Unit) -> Tables:
