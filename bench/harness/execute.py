@@ -23,7 +23,7 @@ from bench.harness.plan import Plan, Planned, planned
 from bench.harness.progress import Progress
 from bench.harness.settle import settle
 from bench.harness.study import Context, Study
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, InvalidInputError
 
 __all__ = ["Failure", "execute", "in_order"]
 
@@ -303,6 +303,9 @@ def _finish(context: Context, study: Study, force: bool) -> _Outcome:
 
     def work() -> None:
         plan = planned(study, context, Code())
+        if plan.pending:
+            msg = "its code, data or settings changed while it was measured; run it again"
+            raise InvalidInputError(msg)
         if force:
             plan = replace(plan, units=tuple(replace(each, state="kept") for each in plan.units))
         files = finish(plan)

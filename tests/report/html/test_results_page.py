@@ -309,7 +309,8 @@ def test_a_missing_table_is_named_and_the_others_are_shown(tmp_path):
         (tmp_path / name).write_bytes((RESULTS / name).read_bytes())
     page = results_page(tmp_path)
     assert [section.name for section in page.sections] == ["cosines", "orthogonality", "concentration"]
-    assert page.lead.endswith("Not measured here: claims.csv, lens.csv, audits.csv, decode_rate.csv, speed.csv, atlas.csv.")
+    missing = "claims.csv, lens.csv, audits.csv, decode_rate.csv, speed.csv, atlas.csv"
+    assert page.lead.endswith(f"Not measured here: {missing}.")
     [(tables, made)] = page.facts
     assert tables == "cosine_histograms.csv, geometry.csv"
     assert "python -m bench geometry" in made
