@@ -18,6 +18,7 @@ SLOW = (
     r"::test_a_command_runs\[((map|meaning|gallery|audit): |.*--workers 8)",
     r"^tests/test_atlas\.py::test_neighbours_are_exact_and_the_map_keeps_many",
     r"::test_the_site_builds",
+    r"^tests/test_gallery\.py::test_(every_figure|random_vectors)",
     r"^tests/bench/test_sae_study\.py::test_features_of_smollm2",
     # Whole studies on small models and data; studies of fewer seconds stay.
     r"^tests/bench/test_(interpret|lookup|factorise|decode)_study\.py::test_a_run_",
@@ -35,6 +36,12 @@ SLOW = (
     r"::test_every_pair_is_offered_once_to_either_row",
     r"::test_the_schedule_takes_every_tile_once\[(257|272|300-300)-",
     r"[\[-]triton[-\]]",
+    r"::test_lists_that_run_over_remember_what_they_left_out\[the nearest",
+    # Thousands of the smallest tiles, for which torch takes longest.
+    r"::test_tally_ignores_tile_size\[[12]-\w+-torch\]",
+    r"::test_power_sums_wait_and_are_added_up_exactly\[torch-(255|257|515)\]",
+    r"::test_tallies_merge_to_the_bit_in_any_order\[torch-True\]",
+    r"::test_windows_blocks_and_threads_change_no_bit\[torch-\w+-(sparse|float16|float64|Fortran)\]",
     # Memory that runs out at each of thousands of calls.
     r"::test_a_tile_for_which_memory_runs_out_was_not_taken_in\[.*-60\]",
     # Pairs of 50,000 rows for the memory that they take, and of 100,000 for the page that shows them.
