@@ -30,11 +30,12 @@ results-full: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(MAKE) --jobs=2 --output-sync=target lint warm browser
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not serial"
 
-# The tests that `make test` leaves out: slow ones, of what rarely breaks.
+# The tests that `make test` leaves out: slow ones, of what rarely breaks, and those that bear nothing beside them.
 test-all: $(VENV)/.installed warm browser
 	$(PYTEST) -m slow
+	$(BIN)/python -m pytest --benchmark-disable -m serial
 
 # Kernels are compiled once, before workers start that would all compile them.
 warm: $(VENV)/.installed

@@ -18,11 +18,17 @@ SLOW = (
     r"::test_a_command_runs\[((map|meaning|gallery|audit): |.*--workers 8)",
     r"^tests/test_atlas\.py::test_neighbours_are_exact_and_the_map_keeps_many",
     r"::test_the_site_builds",
+    r"^tests/test_gallery\.py::test_(every_figure|random_vectors)",
     r"^tests/bench/test_sae_study\.py::test_features_of_smollm2",
+    # Passes of the real models over all texts, and projections of all documents.
+    r"^tests/sources/test_layers\.py::test_(middle_layers_point_one_way|layer_sources_read_what)",
+    r"^tests/sources/test_sentence\.py::test_(minilm|use)_tells_topics_apart",
+    r"^tests/sources/test_tfidf\.py::test_(projection_|ridge_)",
     # Whole studies on small models and data; studies of fewer seconds stay.
     r"^tests/bench/test_(interpret|lookup|factorise|decode)_study\.py::test_a_run_",
     # Simulations over hundreds of draws.
     r"^tests/scale/test_sampled_coverage\.py::",
+    r"^tests/stats/test_coverage\.py::test_hubness_skewness\[(?!gaussian-300-24)",
     r"^tests/auditing/test_null\.py::test_closed_forms_agree",
     r"^tests/auditing/test_compare\.py::test_paired_errors_are",
     r"^tests/auditing/test_audit\.py::test_random_vectors_come_out_like_random_vectors\[(noise|sphere)-",
@@ -35,13 +41,27 @@ SLOW = (
     r"::test_every_pair_is_offered_once_to_either_row",
     r"::test_the_schedule_takes_every_tile_once\[(257|272|300-300)-",
     r"[\[-]triton[-\]]",
+    r"::test_lists_that_run_over_remember_what_they_left_out\[the nearest",
+    # Thousands of the smallest tiles, for which torch takes longest.
+    r"::test_tally_ignores_tile_size\[[12]-\w+-torch\]",
+    r"::test_power_sums_wait_and_are_added_up_exactly\[torch-(255|257|515)\]",
+    r"::test_tallies_merge_to_the_bit_in_any_order\[torch-True\]",
+    r"::test_windows_blocks_and_threads_change_no_bit\[torch-\w+-(sparse|float16|float64|Fortran)\]",
     # Memory that runs out at each of thousands of calls.
     r"::test_a_tile_for_which_memory_runs_out_was_not_taken_in\[.*-60\]",
-    # Pairs of 50,000 rows for the memory that they take, and of 100,000 for the page that shows them.
-    r"::test_fifty_thousand_rows_take_little_memory",
+    # 100,000 rows for the page that shows them.
     r"::test_many_rows_make_no_larger_page",
 )
 """Tests that `make test` leaves to `make test-all`, by their names."""
+
+SERIAL = (
+    # The memory of a whole machine's threads.
+    r"::test_fifty_thousand_rows_take_little_memory",
+    # Processes that are killed within so many hundredths of a second, and clusters that lose their workers.
+    r"::test_a_run_killed_at_ten_moments",
+    r"^tests/scale/test_cluster\.py::test_(a_worker_that_(is_killed|runs_out)|all_workers_may|a_scheduler_that_goes)",
+)
+"""Those that `make test-all` runs one after the other, with nothing beside them."""
 
 DAILY = (
     r"::test_shares\[cosine-clustered-True\]",
@@ -66,7 +86,9 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if named(item, SLOW) and not named(item, DAILY):
+        if named(item, SERIAL):
+            item.add_marker(pytest.mark.serial)
+        elif named(item, SLOW) and not named(item, DAILY):
             item.add_marker(pytest.mark.slow)
 
 
