@@ -13,17 +13,11 @@ if not torch.cuda.is_available():
 SLOW = (
     # Compiles every Triton kernel for two chips.
     r"^tests/bench/test_ahead\.py::",
-    # Whole studies, and commands of pages, on the real model and vectors; the whole site; maps, which umap compiles.
-    r"^tests/bench/test_quick_studies\.py::",
+    # Commands of pages on the real model and vectors; the whole site; maps, which umap compiles.
     r"::test_a_command_runs\[((map|meaning|gallery|audit): |.*--workers 8)",
-    r"^tests/test_atlas\.py::test_neighbours_are_exact_and_the_map_keeps_many",
+    r"^tests/test_atlas\.py::",
     r"::test_the_site_builds",
     r"^tests/test_gallery\.py::test_(every_figure|random_vectors)",
-    r"^tests/bench/test_sae_study\.py::test_features_of_smollm2",
-    # Passes of the real models over all texts, and projections of all documents.
-    r"^tests/sources/test_layers\.py::test_(middle_layers_point_one_way|layer_sources_read_what)",
-    r"^tests/sources/test_sentence\.py::test_(minilm|use)_tells_topics_apart",
-    r"^tests/sources/test_tfidf\.py::test_(projection_|ridge_)",
     # Whole studies on small models and data; studies of fewer seconds stay.
     r"^tests/bench/test_(interpret|lookup|factorise|decode)_study\.py::test_a_run_",
     # Simulations over hundreds of draws.
@@ -52,7 +46,7 @@ SLOW = (
     # 100,000 rows for the page that shows them.
     r"::test_many_rows_make_no_larger_page",
 )
-"""Tests that `make test` leaves to `make test-all`, by their names."""
+"""Tests that `make test` leaves to `make test-all`, by their names; it leaves those marked `real` as well."""
 
 SERIAL = (
     # The memory of a whole machine's threads.
@@ -88,7 +82,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if named(item, SERIAL):
             item.add_marker(pytest.mark.serial)
-        elif named(item, SLOW) and not named(item, DAILY):
+        elif item.get_closest_marker("real") or (named(item, SLOW) and not named(item, DAILY)):
             item.add_marker(pytest.mark.slow)
 
 
