@@ -53,10 +53,24 @@ def finish(plan: Plan) -> list[str]:
     written = sorted(path.name for path in context.files)
     before = known.files if known is not None and not units_changed else {}
     made.files = {name: sha256(context.out / name) for name in sorted({*before, *written})}
-    for name in sorted(set(known.files if known is not None else ()) - set(made.files)):
+    for name in sorted(set(known.files if known is not None else ()) - set(made.files) - _of_others(plan)):
         (context.out / name).unlink(missing_ok=True)
     provenance.write(context.out, made)
     return written
+
+
+def _of_others(plan: Plan) -> set[str]:
+    """Files that other studies have written, one of which may have taken over a table."""
+    names = (path.name.removesuffix(".provenance.json") for path in plan.context.out.glob("*.provenance.json"))
+    found: set[str] = set()
+    for name in names:
+        if name != plan.study.name:
+            try:
+                other = provenance.read(plan.context.out, name)
+            except InvalidInputError:
+                continue
+            found |= set(other.files) if other is not None else set()
+    return found
 
 
 def redraw(study: Study, context: Context, code: Code) -> list[str]:

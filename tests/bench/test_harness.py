@@ -302,6 +302,19 @@ def test_a_unit_that_is_no_more_leaves_the_tables(out, monkeypatch):
     assert planned(TOY, Context("toy", out), code_keys.Code()).undone == ""
 
 
+def test_a_table_that_another_study_took_over_is_not_removed(out):
+    run(out, replace(TIMING, name="first"))
+    made = known(out, "first")
+    made["files"]["total.csv"] = made["files"]["toy.csv"]
+    made["files"]["gone.csv"] = made["files"]["toy.csv"]
+    (out / "gone.csv").write_text("of nobody any more")
+    (out / "first.provenance.json").write_text(json.dumps(made))
+    run(out, TOY)
+    run(out, replace(TIMING, name="first", version=2))
+    assert (out / "total.csv").is_file()
+    assert not (out / "gone.csv").exists()
+
+
 def test_two_runs_at_once_share_what_they_measure(out):
     script = (
         "import sys; from pathlib import Path; from bench.harness.execute import execute;"
