@@ -51,7 +51,7 @@ SLOW = (
 SERIAL = (
     # The memory of a whole machine's threads.
     r"::test_fifty_thousand_rows_take_little_memory",
-    # Processes that are killed within so many hundredths of a second, and clusters that lose their workers.
+    # Clusters that lose their workers, and a run that is killed ten times.
     r"::test_a_run_killed_at_ten_moments",
     r"^tests/scale/test_cluster\.py::test_(a_worker_that_(is_killed|runs_out)|all_workers_may|a_scheduler_that_goes)",
 )

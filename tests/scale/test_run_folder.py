@@ -173,10 +173,12 @@ def test_a_run_killed_at_ten_moments_ends_with_the_same_counts(tmp_path):
     draw, killed, begun = random.Random(0), 0, []
     for _ in range(60):
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
-            # A moment within the work, and not while the interpreter starts.
+            # Within the work: after some of its tasks, however long they take, and at any moment of the next.
             begun.append(int(process.stdout.readline().split()[1]))
-            time.sleep(draw.uniform(0, 0.15))
             if killed < 10:
+                for _ in range(draw.randrange(5)):
+                    process.stdout.readline()
+                time.sleep(draw.uniform(0, 0.01))
                 killed += process.poll() is None
                 process.send_signal(signal.SIGKILL)
             line = process.stdout.read()
