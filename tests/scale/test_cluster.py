@@ -57,16 +57,18 @@ def test_workers_of_a_local_cluster_spend_no_time_on_profiles_and_freed_memory()
     import dask
     import distributed  # noqa: F401 - brings its settings
 
-    before = [dask.config.get(name) for name in executors.LOCAL]
-    with local_cluster(1, dashboard=False) as client:
-        (there,) = client.run(lambda: [dask.config.get(name) for name in executors.LOCAL]).values()
-        assert there == list(executors.LOCAL.values())
-        (profile,) = client.run(lambda dask_worker: "profile" in dask_worker.periodic_callbacks).values()
-        assert not profile
-        (environ,) = client.run(lambda: dict(os.environ)).values()
-        assert "MALLOC_TRIM_THRESHOLD_" not in environ
-        assert environ["OMP_NUM_THREADS"] == environ["OPENBLAS_NUM_THREADS"] == "1"
-    assert [dask.config.get(name) for name in executors.LOCAL] == before != there
+    # Another cluster of this process may be open with these very settings, so that others are set before.
+    before = [True, "20ms", {"OMP_NUM_THREADS": 3}]
+    with dask.config.set(dict(zip(executors.LOCAL, before, strict=True))):
+        with local_cluster(1, dashboard=False) as client:
+            (there,) = client.run(lambda: [dask.config.get(name) for name in executors.LOCAL]).values()
+            assert there == list(executors.LOCAL.values())
+            (profile,) = client.run(lambda dask_worker: "profile" in dask_worker.periodic_callbacks).values()
+            assert not profile
+            (environ,) = client.run(lambda: dict(os.environ)).values()
+            assert "MALLOC_TRIM_THRESHOLD_" not in environ
+            assert environ["OMP_NUM_THREADS"] == environ["OPENBLAS_NUM_THREADS"] == "1"
+        assert [dask.config.get(name) for name in executors.LOCAL] == before
 
 
 def test_all_workers_may_be_killed_in_turn(counts):
