@@ -51,9 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["compare"]:
-        from bench import compare
+        from bench.speed import regressions
 
-        return compare.main(given[1:])
+        return regressions.main(given[1:])
     parser = _parser()
     asked = parser.parse_args(given)
     logging.basicConfig(format="bench: %(message)s", level=logging.WARNING, stream=sys.stderr)
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(parser: _Parser, asked: argparse.Namespace) -> int:
     from bench.harness import unchanged
     from bench.harness.study import RESULTS, ROOT, Context
-    from geomkit.threads import processors
+    from geomkit.core.threads import processors
 
     out = asked.out or (RESULTS / "quick" if asked.quick else RESULTS)
     settings = (sorted(asked.studies), asked.quick, asked.all, asked.seed)
@@ -112,7 +112,7 @@ def _run(parser: _Parser, asked: argparse.Namespace) -> int:
     jobs = processors() if asked.jobs is None else asked.jobs
     _, failures = execute(studies, context_of, jobs=jobs, force=asked.force)
     if out == RESULTS and not failures:
-        from bench import readme
+        from bench.pages import readme
 
         for name in readme.BLOCKS:
             readme.refresh(RESULTS.parent, RESULTS, name)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import geomkit
-from bench.cases import Case
-from bench.compare import reduced
 from bench.harness.store import processor
-from geomkit.threads import processors
+from bench.speed.cases import Case
+from bench.speed.regressions import reduced
+from geomkit.core.threads import processors
 
 ROUNDS = 11
 """Enough for the second smallest and second largest time to enclose the median at 98.8 %."""

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import geomkit
+from geomkit.core.atomic import written
 from geomkit.errors import GeomkitError, InvalidInputError
-from geomkit.report.figures import headed, save, styled
+from geomkit.reporting.style import headed, save, styled
 from geomkit.transforms import AllButTheTop, Centering, Whitening
-from geomkit.writing import written
 
 Rows = NDArray[np.floating[Any]]
 
@@ -198,9 +198,9 @@ def main(
         if n is not None:
             msg = f"--n is for sources; all rows of the file {vectors} are drawn; got {n}"
             raise InvalidInputError(msg)
-        x = geomkit.files.read(vectors).vectors
+        x = geomkit.io.read(vectors).vectors
     else:
-        x = geomkit.sources.load(vectors, n=n, seed=seed).vectors
+        x = geomkit.datasets.load(vectors, n=n, seed=seed).vectors
     if hasattr(x, "toarray"):
         typer.echo(f"gallery: {vectors} is sparse and made dense: {8 * x.shape[0] * x.shape[1] / 1e9:.1f} GB", err=True)
         x = x.toarray()

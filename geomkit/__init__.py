@@ -6,20 +6,30 @@ Importing it loads neither numba nor torch; names below are loaded when they are
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from geomkit._version import __version__
+from geomkit.core.deprecated import install, name_today
+
 if TYPE_CHECKING:
-    from geomkit import files as files
+    from geomkit import atlas as atlas
+    from geomkit import auditing as auditing
+    from geomkit import datasets as datasets
+    from geomkit import distributed as distributed
+    from geomkit import errors as errors
+    from geomkit import interpret as interpret
+    from geomkit import io as io
     from geomkit import nulls as nulls
-    from geomkit import sources as sources
+    from geomkit import sampling as sampling
+    from geomkit import stats as stats
     from geomkit import transforms as transforms
     from geomkit.auditing.audit import audit as audit
     from geomkit.auditing.compare import Comparison as Comparison
     from geomkit.auditing.compare import compare as compare
     from geomkit.auditing.result import Audit as Audit
-    from geomkit.scale.sampled import Sampled as Sampled
-    from geomkit.scale.sampled import sampled as sampled
-    from geomkit.scale.shards import Shards as Shards
-    from geomkit.scale.shards import open_shards as open_shards
-    from geomkit.scale.spread import at_scale as at_scale
+    from geomkit.distributed.api import at_scale as at_scale
+    from geomkit.io.shards.shards import Shards as Shards
+    from geomkit.io.shards.shards import open_shards as open_shards
+    from geomkit.sampling.estimator import Sampled as Sampled
+    from geomkit.sampling.estimator import sampled as sampled
     from geomkit.stats.alignment import Alignment as Alignment
     from geomkit.stats.alignment import alignment as alignment
     from geomkit.stats.concentration import Concentration as Concentration
@@ -53,10 +63,10 @@ if TYPE_CHECKING:
     from geomkit.stats.squared_distance import squared_distance_stats as squared_distance_stats
     from geomkit.stats.survey import Survey as Survey
     from geomkit.stats.survey import survey as survey
-    from geomkit.warming import Warmed as Warmed
-    from geomkit.warming import warm as warm
+    from geomkit.stats.warmup import Warmed as Warmed
+    from geomkit.stats.warmup import warm as warm
 
-__version__ = "0.9.0"
+install()
 
 _WHERE = {
     "Alignment": "geomkit.stats.alignment",
@@ -74,53 +84,70 @@ _WHERE = {
     "QueryFit": "geomkit.stats.query_fit",
     "QueryNeighbors": "geomkit.stats.queries",
     "SameLabelRate": "geomkit.stats.labels",
-    "Sampled": "geomkit.scale.sampled",
+    "Sampled": "geomkit.sampling.estimator",
+    "Shards": "geomkit.io.shards.shards",
     "Spectrum": "geomkit.stats.spectrum",
     "SquaredDistanceStats": "geomkit.stats.squared_distance",
     "Survey": "geomkit.stats.survey",
-    "Warmed": "geomkit.warming",
+    "Warmed": "geomkit.stats.warmup",
     "alignment": "geomkit.stats.alignment",
-    "Shards": "geomkit.scale.shards",
-    "at_scale": "geomkit.scale.spread",
+    "at_scale": "geomkit.distributed.api",
     "audit": "geomkit.auditing.audit",
     "compare": "geomkit.auditing.compare",
     "concentration": "geomkit.stats.concentration",
     "cosine_similarity": "geomkit.stats.cosine",
     "cosine_stats": "geomkit.stats.cosine",
-    "errors": "geomkit.errors",
-    "files": "geomkit.files",
     "hubness": "geomkit.stats.hubness",
     "intrinsic_dimension": "geomkit.stats.dimension",
     "moments": "geomkit.stats.moments",
     "nearest_to": "geomkit.stats.queries",
-    "open_shards": "geomkit.scale.shards",
     "neighbors": "geomkit.stats.neighbors",
-    "nulls": "geomkit.nulls",
+    "open_shards": "geomkit.io.shards.shards",
     "orthogonality": "geomkit.stats.orthogonality",
     "probe": "geomkit.stats.probe",
     "query_fit": "geomkit.stats.query_fit",
     "same_label_rate": "geomkit.stats.labels",
-    "sampled": "geomkit.scale.sampled",
-    "sources": "geomkit.sources",
+    "sampled": "geomkit.sampling.estimator",
     "spectrum": "geomkit.stats.spectrum",
     "spectrum_and_moments": "geomkit.stats.spectrum",
     "squared_distance_stats": "geomkit.stats.squared_distance",
     "survey": "geomkit.stats.survey",
-    "transforms": "geomkit.transforms",
-    "warm": "geomkit.warming",
+    "warm": "geomkit.stats.warmup",
 }
-_MODULES = {"errors", "files", "nulls", "sources", "transforms"}
+"""Where each public name is defined."""
+
+_MODULES = {
+    "atlas",
+    "auditing",
+    "datasets",
+    "distributed",
+    "errors",
+    "interpret",
+    "io",
+    "nulls",
+    "sampling",
+    "stats",
+    "transforms",
+}
+"""Packages and modules that are there after ``import geomkit``."""
 
 __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        msg = f"module 'geomkit' has no attribute {name!r}"
-        raise AttributeError(msg)
-    module = importlib.import_module(_WHERE[name])
-    return module if name in _MODULES else getattr(module, name)
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in _MODULES or name_today(f"geomkit.{name}") is not None:
+        from geomkit.errors import BackendUnavailableError
+
+        try:
+            return importlib.import_module(f"geomkit.{name}")
+        except BackendUnavailableError as why:
+            # `hasattr` and tools that look around expect nothing else of an attribute that is not there.
+            raise AttributeError(str(why)) from why
+    msg = f"module 'geomkit' has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *_MODULES])

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import as_matrix, check_choice
+from geomkit.core.atomic import written
+from geomkit.core.matrix import as_matrix, check_choice
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.stats.neighbors import Neighbors, neighbors
-from geomkit.writing import written
 
 __all__ = ["Atlas", "atlas"]
 

@@ -21,14 +21,14 @@ SLOW = (
     # Whole studies on small models and data; studies of fewer seconds stay.
     r"^tests/bench/test_(interpret|lookup|factorise|decode)_study\.py::test_a_run_",
     # Simulations over hundreds of draws.
-    r"^tests/scale/test_sampled_coverage\.py::",
+    r"^tests/sampling/test_coverage\.py::",
     r"^tests/stats/test_coverage\.py::test_hubness_skewness\[(?!gaussian-300-24)",
     r"^tests/auditing/test_null\.py::test_closed_forms_agree",
     r"^tests/auditing/test_compare\.py::test_paired_errors_are",
     r"^tests/auditing/test_audit\.py::test_random_vectors_come_out_like_random_vectors\[(noise|sphere)-",
     r"^tests/stats/test_orthogonality\.py::test_the_spread_of_every_statistic",
     # Clusters behind the command line; a command of the README starts one every day.
-    r"^tests/test_cli_scale\.py::test_(workers_give_the_same|a_scheduler_is_found)",
+    r"^tests/cli/test_scale\.py::test_(workers_give_the_same|a_scheduler_is_found)",
     # The largest blocks of Triton's kernels, all but one of the small ones, and whatever else its interpreter runs.
     r"::test_every_configuration_that_is_tried",
     r"::test_every_block_edge\[(?!16x16x16\])",
@@ -53,7 +53,7 @@ SERIAL = (
     r"::test_fifty_thousand_rows_take_little_memory",
     # Clusters that lose their workers, and a run that is killed ten times.
     r"::test_a_run_killed_at_ten_moments",
-    r"^tests/scale/test_cluster\.py::test_(a_worker_that_(is_killed|runs_out)|all_workers_may|a_scheduler_that_goes)",
+    r"^tests/distributed/test_cluster\.py::test_(a_worker_that_(is_killed|runs_out)|all_workers_may|a_scheduler_that_goes)",
 )
 """Those that `make test-all` runs one after the other, with nothing beside them."""
 

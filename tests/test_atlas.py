@@ -10,7 +10,7 @@ import geomkit
 from geomkit.atlas import atlas
 from geomkit.errors import InvalidInputError
 from tests.auditing import spaces
-from tests.test_cli import call, run  # noqa: F401
+from tests.cli.test_cli import call, run  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -15,24 +15,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geomkit.datasets.catalogue import PACKAGES
 from geomkit.kernels import KERNELS, Backend
-from geomkit.sources.catalogue import PACKAGES
 
 __all__ = ["CUT", "Closure", "Code"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
+DRAWING = ("bench.figures", "bench.pages", "geomkit.reporting")
+"""Packages that draw what was measured."""
+
 CUT = (
-    "bench.harness", "geomkit.cli", "geomkit.errors", "geomkit.kernels.cpu_cache", "geomkit.progress", "geomkit.report",
-    "geomkit.sources.cache", "geomkit.sources.catalogue", "geomkit.sources.fetch", "geomkit.sources.libraries",
-    "geomkit.writing",
-)  # fmt: skip
+    *DRAWING,
+    "bench.harness",
+    "geomkit.cli",
+    "geomkit.core.atomic",
+    "geomkit.core.cache",
+    "geomkit.core.optional",
+    "geomkit.core.progress",
+    "geomkit.datasets.catalogue",
+    "geomkit.datasets.fetch",
+    "geomkit.errors",
+    "geomkit.kernels.cpu_cache",
+)
 """Modules, with all inside them, that decide how something is kept, said or shown, and no number."""
 
 _ASSETS = ("*.mplstyle", "*.css", "*.js", "*.j2")
 """What figures and pages are made with beside code."""
 
-_TABLES = {("geomkit.sources", "SOURCES"), ("geomkit.kernels", "KERNELS"), ("geomkit.kernels", "BACKENDS")}
+_TABLES = {("geomkit.datasets", "SOURCES"), ("geomkit.kernels", "KERNELS"), ("geomkit.kernels", "BACKENDS")}
 """Tables of which a caller uses a row or two: sources are followed by the units that read them, kernels by name."""
 
 _KERNELS = "geomkit.kernels"
@@ -99,7 +110,8 @@ class Code:
 
     def drawing_of(self, functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
         """Return digests of what functions that draw or conclude reach, by module; what draws is followed too."""
-        return self.closure(_roots(functions), tuple(name for name in CUT if name != "geomkit.report")).modules
+        kept = tuple(name for name in CUT if name not in DRAWING)
+        return self.closure(_roots(functions), kept).modules
 
     def drawing_key(self, function: Callable[..., Any]) -> str:
         """Return what identifies the code and the style sheets that a function draws with."""

@@ -11,9 +11,9 @@ from bench.harness.code_keys import Closure, Code
 from bench.harness.provenance import Provenance, Record
 from bench.harness.store import is_kept
 from bench.harness.study import Context, Study, Unit
-from geomkit import sources
+from geomkit import datasets
+from geomkit.datasets.catalogue import PACKAGES
 from geomkit.errors import InvalidInputError
-from geomkit.sources.catalogue import PACKAGES
 
 __all__ = ["Plan", "Planned", "State", "planned"]
 
@@ -92,7 +92,7 @@ def planned(study: Study, context: Context, code: Code) -> Plan:
     units, modules, packages = [], dict[str, str](), set[str]()
     for unit in study.units(context) if study.measure is not None else ():
         assert study.measure is not None
-        read = [sources.get(name) for name in unit.sources]
+        read = [datasets.get(name) for name in unit.sources]
         made = code.closure_of([study.measure, *(each.load for each in read)])
         made = made if study.by_code else Closure({}, made.packages)
         data = _data({*made.packages, *(package for each in read for package in each.packages)})

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geomkit.core.atomic import written
 from geomkit.errors import InvalidInputError
-from geomkit.writing import written
 
 __all__ = ["FORMAT", "Provenance", "Record", "read", "sha256", "write"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness.study import ROOT, Tables, write_table
-from geomkit.sources.cache import cache_folder, cached_folder, is_complete
+from geomkit.core.cache import cache_folder, cached_folder, is_complete
 
 __all__ = ["Kept", "Machine", "Rows", "forget", "is_kept", "keep", "kept", "machine", "processor", "read_rows"]
 
@@ -102,7 +102,7 @@ def today() -> str:
 def machine() -> Machine:
     """Describe this machine and what is installed on it."""
     from geomkit import __version__
-    from geomkit.threads import processors
+    from geomkit.core.threads import processors
 
     versions = {"geomkit": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:

@@ -79,7 +79,7 @@ class Context:
         """Write a figure as SVG, which README and the report show."""
         from matplotlib import pyplot as plt
 
-        from geomkit.report.figures import save
+        from geomkit.reporting.style import save
 
         with self.file(f"{name}.svg") as path:
             save(figure, path, "svg")

@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from geomkit.sources.cache import cache_folder
-from geomkit.sources.catalogue import PACKAGES
-from geomkit.sources.fetch import is_cached
+from geomkit.core.cache import cache_folder
+from geomkit.datasets.catalogue import PACKAGES
+from geomkit.datasets.fetch import is_cached
 
 __all__ = ["fingerprint", "is_current", "remember"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 import geomkit
-from bench import inputs
 from bench.harness.study import Context, Study, Tables, Unit
-from geomkit import sources
+from bench.inputs import spaces
+from geomkit import datasets
 
 SPACES, SPACES_QUICK = ("smollm2-input-576", "googlenews-300", "glove-50"), ("googlenews-300",)
 
@@ -25,12 +25,12 @@ MARK = "Ġ"
 
 def units(context: Context) -> tuple[Unit, ...]:
     """Every space is a unit, for each graph is laid out by itself."""
-    return inputs.units(context, SPACES_QUICK if context.quick else SPACES)
+    return spaces.units(context, SPACES_QUICK if context.quick else SPACES)
 
 
 def measure(context: Context, unit: Unit) -> Tables:
     """Find the nearest of each word in one space, and lay the graph out: atlas.csv."""
-    found = sources.load(unit.name, seed=context.seed)
+    found = datasets.load(unit.name, seed=context.seed)
     return {"atlas.csv": graph_of(unit.name, found.vectors, found.labels, context.seed)}
 
 

@@ -1,12 +1,13 @@
 """Our audit beside vecscope, spectralyte and scikit-dimension: what they say, seconds and peak memory."""
 
-from bench import audit_peers, inputs
 from bench.harness.study import Context, Study, Tables, Unit
+from bench.inputs import spaces
+from bench.measures import audit_peers
 
 
 def units(context: Context) -> tuple[Unit, ...]:
     """Every sample is a unit, by the name of its source."""
-    return inputs.units(context, _samples(context))
+    return spaces.units(context, _samples(context))
 
 
 def measure(context: Context, unit: Unit) -> Tables:

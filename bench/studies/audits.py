@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench import inputs
+from bench.figures import audits as drawn
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.tidy import NOT_MEASURED
-from geomkit import sources
+from bench.inputs import spaces
+from bench.measures.tidy import NOT_MEASURED
+from geomkit import datasets
 from geomkit.auditing.audit import audit
 from geomkit.auditing.statistics import STATISTICS
-from geomkit.report import audits as drawn
 
 if TYPE_CHECKING:
     from geomkit.auditing.result import Audit
-    from geomkit.sources import Vectors
+    from geomkit.datasets import Vectors
 
 K, METRIC, NULL = 10, "cosine", "gaussian"
 
@@ -91,16 +91,16 @@ class Tried:
 
 def units(context: Context) -> tuple[Unit, ...]:
     """Every source is a unit."""
-    return inputs.units(context, names(context))
+    return spaces.units(context, names(context))
 
 
 def measure(context: Context, unit: Unit) -> Tables:
     """Audit a source: audits.csv, a row a statistic, and audit_suggestions.csv."""
     if unit.absent:
-        source = sources.get(unit.name)
+        source = datasets.get(unit.name)
         why = Row(unit.name, source.family, None, source.dim, METRIC, "", NOT_MEASURED, math.nan, note=unit.absent)
         return {"audits.csv": _table([why]), "audit_suggestions.csv": _suggested([])}
-    found = inputs.load_rows(unit.name, context)
+    found = spaces.load_rows(unit.name, context)
     result = audit(
         found.vectors, k=K, metric=METRIC, null=NULL,
         null_draws=draws(found.vectors.shape[0], found.dim, quick=context.quick), labels=found.categories,
@@ -125,7 +125,7 @@ def draw(context: Context) -> None:
 
 def names(context: Context) -> list[str]:
     """List the real sources of this run and the random ones that serve as controls."""
-    return [name for name in inputs.names(context) if sources.get(name).family != "random" or name in CONTROLS]
+    return [name for name in spaces.names(context) if datasets.get(name).family != "random" or name in CONTROLS]
 
 
 def draws(n: int, d: int, *, quick: bool) -> int:

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from bench.claims import audited, meaning, spaces, uses
-from bench.claims.record import Claim, Finding
 from bench.harness.study import Context, Study
+from bench.studies.verdicts import audited, meaning, spaces, uses
+from bench.studies.verdicts.record import Claim, Finding
 
 CLAIMS = (
     Claim(

@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.figures.decode import decode as figure
+from bench.figures.decode import half_bytes
 from bench.harness.study import Context, Study, Tables, Unit
-from geomkit import sources
-from geomkit.meaning.activations import SMOLLM2, Activations, activations
-from geomkit.meaning.decode import (
+from geomkit import datasets
+from geomkit.datasets import corpora, word2vec
+from geomkit.datasets.language_model import input_vectors
+from geomkit.interpret.activations import SMOLLM2, Activations, activations
+from geomkit.interpret.decode import (
     Bag,
     Scorer,
     by_lens,
@@ -25,13 +29,9 @@ from geomkit.meaning.decode import (
     rotation,
     token_ranks,
 )
-from geomkit.meaning.lens import LogitLens, logit_lens
-from geomkit.meaning.lens_statistics import over_texts, rows_of
-from geomkit.meaning.quantise import quantiser
-from geomkit.report.decode import decode as figure
-from geomkit.report.decode import half_bytes
-from geomkit.sources import corpora, word2vec
-from geomkit.sources.language_model import input_vectors
+from geomkit.interpret.lens.logit_lens import LogitLens, logit_lens
+from geomkit.interpret.lens.statistics import over_texts, rows_of
+from geomkit.interpret.quantise import quantiser
 from geomkit.stats.alignment import overlap_of
 from geomkit.stats.neighbors import neighbors
 
@@ -93,7 +93,7 @@ def measure(context: Context, unit: Unit) -> Tables:
     """Measure one unit: rows of decode_tokens.csv, decode_bags.csv or decode_rate.csv."""
     kind, _, of = unit.name.rpartition(" ")
     if kind == CODES_OF:
-        found = sources.load(of, n=NEIGHBOUR_ROWS if not context.quick else 400, seed=context.seed)
+        found = datasets.load(of, n=NEIGHBOUR_ROWS if not context.quick else 400, seed=context.seed)
         return {"decode_rate.csv": pd.DataFrame(list(neighbours_kept(of, np.asarray(found.vectors), context.seed)))}
     setting, layer = prepared(context), int(of)
     if kind == BAGS:

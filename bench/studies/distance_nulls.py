@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 import geomkit
-from bench import inputs
 from bench.harness.study import RESULTS, Context, Study, Tables, Unit
-from geomkit import sources
+from bench.inputs import spaces
+from geomkit import datasets
 from geomkit.errors import InvalidInputError
 
 ORDERS = (0.5, 1.0, 2.0, math.inf)
@@ -33,14 +33,14 @@ Expected = dict[tuple[float, str], tuple[float, float]]
 def units(context: Context) -> tuple[Unit, ...]:
     """Every dimension that a source has is a unit."""
     del context
-    return tuple(Unit(str(d)) for d in sorted({source.dim for source in sources.SOURCES.values()}))
+    return tuple(Unit(str(d)) for d in sorted({source.dim for source in datasets.SOURCES.values()}))
 
 
 def measure(context: Context, unit: Unit) -> Tables:
     """Draw sets of one dimension, with as many rows as studies take of sources, in full runs and in quick ones."""
     d = int(unit.name)
     rows = []
-    for n in (inputs.N_QUICK, inputs.N):
+    for n in (spaces.N_QUICK, spaces.N):
         for p in ORDERS:
             drawn = [draw(n, d, p, context.seed, number) for number in range(draws(d))]
             for name, values in zip(STATISTICS, np.array(drawn).T, strict=True):

@@ -16,18 +16,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench import tasks
+from bench.figures.factorise import factorise as figure_of
+from bench.figures.factorise import finding
 from bench.harness.code_keys import Code
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.intervals import jackknife
-from geomkit.meaning.cooccurrence import Cooccurrence, cooccurrence
-from geomkit.meaning.factorise import Factorisation, factorise, pmi
-from geomkit.report.factorise import factorise as figure_of
-from geomkit.report.factorise import finding
-from geomkit.sources import corpora, word2vec
-from geomkit.sources.cache import cached_folder, derived, read_array
+from bench.measures import tasks
+from bench.measures.intervals import jackknife
+from geomkit.core.cache import cached_folder, derived, read_array
+from geomkit.core.threads import one_thread_each
+from geomkit.datasets import corpora, word2vec
+from geomkit.interpret.cooccurrence import Cooccurrence, cooccurrence
+from geomkit.interpret.factorise import Factorisation, factorise, pmi
 from geomkit.stats.alignment import alignment
-from geomkit.threads import one_thread_each
 
 DIMS, DIMS_QUICK = (50, 100, 300), (50,)
 POWERS = (0.0, 0.5, 1.0)

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 
 import geomkit
-from bench import inputs
+from bench.figures import geometry
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.recall import unit as unit_rows
+from bench.inputs import spaces
+from bench.measures.recall import unit as unit_rows
+from bench.measures.tidy import NOT_MEASURED, Row, frame
 from bench.studies import distance_nulls
 from bench.studies.distance_nulls import ORDERS, STATISTICS, Expected
-from bench.tidy import NOT_MEASURED, Row, frame
-from geomkit import nulls, sources
-from geomkit.report import figures
-from geomkit.sources.record import Matrix, taken
+from geomkit import datasets, nulls
+from geomkit.datasets.record import Matrix, taken
 from geomkit.stats.concentration import Concentration
 from geomkit.stats.cosine import CosineStats
 from geomkit.stats.orthogonality import orthogonality_of
@@ -38,21 +38,21 @@ FEATURED = (
 
 def units(context: Context) -> tuple[Unit, ...]:
     """Every source is a unit; its key holds the rows of the table of nulls that it is compared with."""
-    return inputs.units(context, inputs.names(context), given=_nulls_of)
+    return spaces.units(context, spaces.names(context), given=_nulls_of)
 
 
-def _nulls_of(source: sources.Source, context: Context) -> str:
-    return repr(distance_nulls.expected(inputs.rows(context), source.dim))
+def _nulls_of(source: datasets.Source, context: Context) -> str:
+    return repr(distance_nulls.expected(spaces.rows(context), source.dim))
 
 
 def measure(context: Context, unit: Unit) -> Tables:
     """Measure a source: geometry.csv, and cosine_histograms.csv of sources that a figure shows."""
     if unit.absent:
-        source = sources.get(unit.name)
+        source = datasets.get(unit.name)
         why = Row(unit.name, source.family, None, source.dim, "", NOT_MEASURED, math.nan, note=unit.absent)
         return {"geometry.csv": frame([why])}
-    whole = inputs.load(unit.name, context)
-    found = taken(whole, inputs.rows(context), context.seed) if whole.family != "random" else whole
+    whole = spaces.load(unit.name, context)
+    found = taken(whole, spaces.rows(context), context.seed) if whole.family != "random" else whole
     cosines = geomkit.cosine_stats(found.vectors)
     rows = _cosine_rows(found, cosines, context.seed, within_se(found.vectors, EPS))
     expected = distance_nulls.expected(cosines.n, found.dim)
@@ -88,14 +88,14 @@ def within_se(x: Matrix, eps: float) -> float:
 
 def draw(context: Context) -> None:
     """Draw cosine_distribution, orthogonality, concentration and layers."""
-    table, n = context.read("geometry.csv"), inputs.rows(context)
-    context.figure("cosine_distribution", figures.cosine_distribution(context.read("cosine_histograms.csv")))
-    context.figure("orthogonality", figures.orthogonality(table, EPS, n))
-    context.figure("concentration", figures.concentration(table, n))
-    context.figure("layers", figures.layers(table, n))
+    table, n = context.read("geometry.csv"), spaces.rows(context)
+    context.figure("cosine_distribution", geometry.cosine_distribution(context.read("cosine_histograms.csv")))
+    context.figure("orthogonality", geometry.orthogonality(table, EPS, n))
+    context.figure("concentration", geometry.concentration(table, n))
+    context.figure("layers", geometry.layers(table, n))
 
 
-def _cosine_rows(found: sources.Vectors, cosines: CosineStats, seed: int, within: float = math.nan) -> list[Row]:
+def _cosine_rows(found: datasets.Vectors, cosines: CosineStats, seed: int, within: float = math.nan) -> list[Row]:
     beside = orthogonality_of(cosines, EPS)
     sphere = nulls.sphere(found.dim)
     statistics = {
@@ -140,7 +140,7 @@ def _cosine_rows(found: sources.Vectors, cosines: CosineStats, seed: int, within
     return rows
 
 
-def _distance_rows(found: sources.Vectors, distances: Concentration, expected: Expected, seed: int) -> list[Row]:
+def _distance_rows(found: datasets.Vectors, distances: Concentration, expected: Expected, seed: int) -> list[Row]:
     rows = []
     for name in ("mean", "std", *STATISTICS, "n_skipped"):
         se = getattr(distances, f"{name}_se", math.nan)
@@ -168,7 +168,7 @@ def _distance_rows(found: sources.Vectors, distances: Concentration, expected: E
     return rows
 
 
-def _histogram(found: sources.Vectors, cosines: CosineStats) -> pd.DataFrame:
+def _histogram(found: datasets.Vectors, cosines: CosineStats) -> pd.DataFrame:
     counts, edges = cosines.histogram(BINS, (-1.0, 1.0))
     width = edges[1] - edges[0]
     null = np.diff(nulls.sphere(found.dim).cdf(edges)) / width

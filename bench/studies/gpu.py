@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cases.case import OURS
-from bench.device_cases import BARE, DeviceCase, DeviceContender
-from bench.device_facts import Clocks, Facts, clocks, facts, needs_gpu
-from bench.device_timing import Median, Ready, median, rounds, warmed
+from bench.gpu.cases import BARE, DeviceCase, DeviceContender
+from bench.gpu.facts import Clocks, Facts, clocks, facts, needs_gpu
+from bench.gpu.roofline import CHIPS, PRECISIONS, Chip, ideal_seconds
+from bench.gpu.timing import Median, Ready, median, rounds, warmed
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.roofline import CHIPS, PRECISIONS, Chip, ideal_seconds
-from bench.tidy import NOT_MEASURED
-from bench.timing import Pace
-from geomkit.devices import is_out_of_memory
+from bench.measures.tidy import NOT_MEASURED
+from bench.speed.cases.case import OURS
+from bench.speed.timing import Pace
+from geomkit.core.devices import is_out_of_memory
 from geomkit.errors import GeomkitError
 
 if TYPE_CHECKING:

@@ -10,16 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import diags_array
 
-from bench import tasks
-from bench.association import across, weighted_spearman
+from bench.figures.interpret import finding
+from bench.figures.interpret import interpret as drawn
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.intervals import bootstrap
+from bench.inputs.words import LEVELS, Reading, Space, prepared
+from bench.measures import tasks
+from bench.measures.association import across, weighted_spearman
+from bench.measures.intervals import bootstrap
 from bench.studies import sae
-from bench.word_spaces import LEVELS, Reading, Space, prepared
-from geomkit.meaning.interpret import Interpretability, interpretability
-from geomkit.report.interpret import finding
-from geomkit.report.interpret import interpret as drawn
-from geomkit.sources import corpora
+from geomkit.datasets import corpora
+from geomkit.interpret.coherence import Interpretability, interpretability
 
 DIMENSIONS, DIMENSIONS_QUICK = 576, 24
 TOP, SHOWN = 10, 5

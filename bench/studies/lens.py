@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.figures.lens import lens as drawn
 from bench.harness.study import Context, Study, Tables, Unit
-from geomkit.meaning.activations import SMOLLM2, Activations, Deferred, activations
-from geomkit.meaning.lens import STATISTICS, LogitLens, logit_lens
-from geomkit.meaning.lens_statistics import (
+from geomkit.datasets.corpora import bbc
+from geomkit.interpret.activations import SMOLLM2, Activations, Deferred, activations
+from geomkit.interpret.lens.logit_lens import STATISTICS, LogitLens, logit_lens
+from geomkit.interpret.lens.statistics import (
     LensStatistics,
     Reader,
     constant_reader,
@@ -20,9 +22,7 @@ from geomkit.meaning.lens_statistics import (
     over_texts,
     rows_of,
 )
-from geomkit.meaning.tuned_lens_training import Trained, train_tuned_lens
-from geomkit.report.lens import lens as drawn
-from geomkit.sources.corpora import bbc
+from geomkit.interpret.lens.tuned_training import Trained, train_tuned_lens
 
 TOP = 5
 """Tokens whose agreement with the last layer's is measured."""

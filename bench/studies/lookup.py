@@ -12,12 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.cases.case import Contender
+from bench.figures.lookup import finding
+from bench.figures.lookup import lookup as figure_of
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.limits import Limits, Work
-from bench.limits import known as limits_of
-from bench.timing import Pace, Thunk, interleaved
-from geomkit.meaning.lookup import (
+from bench.measures.lookup import (
     PASSES,
     WAYS,
     LookupEquality,
@@ -27,9 +25,11 @@ from geomkit.meaning.lookup import (
     peak_bytes,
     reader,
 )
-from geomkit.report.lookup import finding
-from geomkit.report.lookup import lookup as figure_of
-from geomkit.threads import processors
+from bench.speed.cases.case import Contender
+from bench.speed.limits import Limits, Work
+from bench.speed.limits import known as limits_of
+from bench.speed.timing import Pace, Thunk, interleaved
+from geomkit.core.threads import processors
 
 VOCABULARIES, VOCABULARIES_QUICK = (1024, 4096, 16_384, 49_152), (256, 1024)
 """The last is SmolLM2's."""

@@ -1,8 +1,8 @@
 """One page of all results, drawn from the tables of the other studies."""
 
 from bench.harness.study import Context, Study
-from geomkit.report.html.page import render
-from geomkit.report.html.results import READS, results_page
+from bench.pages.results import READS, results_page
+from geomkit.reporting.page import render
 
 MOST = 8_000_000
 """Bytes of the page."""

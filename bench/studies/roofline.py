@@ -3,10 +3,10 @@
 import re
 from typing import TYPE_CHECKING, Any
 
-from bench import roofline_page
+from bench.gpu import roofline_page
+from bench.gpu.roofline import CHIPS, Chip, Prediction, Shape, ideal_seconds, predict
+from bench.gpu.roofline_resources import Configured, configured, needs_triton
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.roofline import CHIPS, Chip, Prediction, Shape, ideal_seconds, predict
-from bench.roofline_resources import Configured, configured, needs_triton
 
 if TYPE_CHECKING:
     import pandas as pd

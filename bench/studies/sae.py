@@ -8,19 +8,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.figures.sae import sae as drawn
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.intervals import bootstrap
-from bench.sae_rivals import nearest, principal_components, projected, untrained
-from geomkit.meaning.activations import SMOLLM2, Activations, Deferred, activations, loaded
-from geomkit.meaning.causal import CausalParts, parts_of
-from geomkit.meaning.sae import SparseAutoencoder
-from geomkit.meaning.sae_features import promoted, top_contexts
-from geomkit.meaning.sae_learner import Settings, flops_per_token
-from geomkit.meaning.sae_quality import Explained, Quality, explained, quality, token_rows
-from geomkit.meaning.sae_splicing import CLEAN, Replace, Splicing, constant, reconstruction, splice
-from geomkit.meaning.sae_training import Training, cached_autoencoder
-from geomkit.report.sae import sae as drawn
-from geomkit.sources.corpora import bbc
+from bench.measures.intervals import bootstrap
+from bench.measures.sae_rivals import nearest, principal_components, projected, untrained
+from geomkit.datasets.corpora import bbc
+from geomkit.interpret.activations import SMOLLM2, Activations, Deferred, activations, loaded
+from geomkit.interpret.causal import CausalParts, parts_of
+from geomkit.interpret.sae.autoencoder import SparseAutoencoder
+from geomkit.interpret.sae.features import promoted, top_contexts
+from geomkit.interpret.sae.learner import Settings, flops_per_token
+from geomkit.interpret.sae.quality import Explained, Quality, explained, quality, token_rows
+from geomkit.interpret.sae.splicing import CLEAN, Replace, Splicing, constant, reconstruction, splice
+from geomkit.interpret.sae.training import Training, cached_autoencoder
 
 LAYER = 16
 """Of 30, counted from the input embedding: the middle."""

@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 
 import geomkit
-from bench.generated import generated
+from bench.figures.scale import finding, scale
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.peak_memory import PeakMemory
-from geomkit.report.scale import finding, scale
-from geomkit.scale.cost import MEASUREMENTS, Job, Machines, Rates, Run, fit
-from geomkit.scale.executors import local_cluster
-from geomkit.scale.sampled import sampled
-from geomkit.scale.spread import at_scale
+from bench.inputs.generated import generated
+from bench.speed.peak_memory import PeakMemory
+from geomkit.distributed.api import at_scale
+from geomkit.distributed.cost import MEASUREMENTS, Job, Machines, Rates, Run, fit
+from geomkit.distributed.executors import local_cluster
+from geomkit.sampling.estimator import sampled
 from geomkit.stats.moments import Moments
 
 GROWTH, WORKERS = "growth", "workers"

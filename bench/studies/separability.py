@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from bench import inputs
+from bench.figures.separability import separability as figure
 from bench.harness.study import Context, Study, Tables, Unit
-from geomkit import sources
-from geomkit.meaning.separability import Separability, grouped_split, groups_of, row_keys, separability
-from geomkit.report.separability import separability as figure
-from geomkit.sources import corpora, tfidf, word2vec
-from geomkit.sources.language_model import layer_vectors
-from geomkit.sources.layers import SMOLLM2_CARD, smollm2
+from bench.inputs import spaces
+from geomkit import datasets
+from geomkit.datasets import corpora, tfidf, word2vec
+from geomkit.datasets.language_model import layer_vectors
+from geomkit.datasets.layers import SMOLLM2_CARD, smollm2
+from geomkit.interpret.separability import Separability, grouped_split, groups_of, row_keys, separability
 from geomkit.stats.dimension import intrinsic_dimension
 from geomkit.stats.spectrum import spectrum
 
@@ -140,7 +140,7 @@ def _bbc_units(context: Context) -> Iterator[Unit]:
     for name in WORDS[: 1 if context.quick else None]:
         yield Unit(f"{BBC} {_mean(name)}", (name, SPLIT_BY))
     for name in document_names(context):
-        if not inputs.left_out(name, context):
+        if not spaces.left_out(name, context):
             yield Unit(f"{BBC} {name}", (name, SPLIT_BY))
 
 
@@ -178,7 +178,7 @@ def articles(context: Context) -> Articles:
     chosen = np.arange(len(corpus.texts))
     if context.quick:
         chosen = np.linspace(0, len(chosen) - 1, QUICK_TEXTS).astype(np.int64)
-    weighted = sources.load(SPLIT_BY)
+    weighted = datasets.load(SPLIT_BY)
     place = {label: row for row, label in enumerate(weighted.labels)}
     chosen = np.array([row for row in chosen if corpus.labels[row] in place])
     known: Any = weighted.vectors
@@ -204,14 +204,14 @@ def bbc_space(source: str, context: Context) -> Space:
         some = replace(corpora.bbc(), texts=tuple(given.texts), labels=tuple(given.ids), categories=given.labels)
         layer = int(source.partition("-layer")[2][:2])
         return space("llm", layer_vectors(SMOLLM2_CARD, some, layer, "documents", smollm2).vectors)
-    loaded: Any = inputs.load(source, context)
+    loaded: Any = spaces.load(source, context)
     at = {label: row for row, label in enumerate(loaded.labels)}
     return space(loaded.family, loaded.vectors[[at[each] for each in given.ids]])
 
 
 def document_names(context: Context) -> list[str]:
     """List the sources of BBC articles by language models and encoders; of layers one in `EVERY`, unless all."""
-    listed = [name for name in inputs.names(context) if sources.get(name).family == "llm"]
+    listed = [name for name in spaces.names(context) if datasets.get(name).family == "llm"]
     names = [name for name in listed if "-documents-" in name or name in ENCODERS]
     if context.everything or context.quick:
         return names

@@ -4,8 +4,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench import contest, growth, limits
-from bench.cases import (
+from bench.figures.speed import speed
+from bench.harness.study import Context, Study, Tables, Unit
+from bench.measures.tidy import NOT_MEASURED
+from bench.speed import comparison, growth, limits
+from bench.speed.cases import (
     OURS,
     Case,
     ConcentrationCase,
@@ -16,11 +19,8 @@ from bench.cases import (
     SimilarityCase,
     SurveyCase,
 )
-from bench.cases.concentration import ORDERS
-from bench.harness.study import Context, Study, Tables, Unit
-from bench.tidy import NOT_MEASURED
-from bench.timing import Pace
-from geomkit.report.speed import speed
+from bench.speed.cases.concentration import ORDERS
+from bench.speed.timing import Pace
 
 DIMS = (50, 64, 128, 300, 384, 768, 1024, 1536, 2048, 4096)
 NEIGHBOR_DIMS = (50, 384, 768, 1536)
@@ -92,7 +92,7 @@ def measure(context: Context, unit: Unit) -> Tables:
     for row in rows:
         if row.statistic == NOT_MEASURED:
             context.say(f"{row.kernel} beside {row.contender} is not measured: {row.note}")
-    return {"speed.csv": contest.frame(rows)}
+    return {"speed.csv": comparison.frame(rows)}
 
 
 def _parts(context: Context) -> dict[str, Entry | tuple[Case, str] | growth.Series | None]:
@@ -115,16 +115,16 @@ def _named(case: Case) -> str:
     return ", ".join(filter(None, (kernel, case.setting, data, f"{case.n} x {case.d}")))
 
 
-def _held(entry: Entry, *, quick: bool) -> list[contest.Row]:
+def _held(entry: Entry, *, quick: bool) -> list[comparison.Row]:
     if quick and isinstance(entry.case, KeopsCase):
         keops = entry.case.contenders()[1]
-        return [contest.not_measured(entry.case, keops, "left out by --quick: it compiles for a minute")]
+        return [comparison.not_measured(entry.case, keops, "left out by --quick: it compiles for a minute")]
     pace = PACE_ALONE if entry.only else _pace(quick=quick)
-    return contest.contest(entry.case, limits.known(quick=quick), pace, entry.only)
+    return comparison.contest(entry.case, limits.known(quick=quick), pace, entry.only)
 
 
-def _scaled(case: Case, precision: str, *, quick: bool) -> list[contest.Row]:
-    return contest.scaling(case, precision, limits.known(quick=quick), _pace(quick=quick))
+def _scaled(case: Case, precision: str, *, quick: bool) -> list[comparison.Row]:
+    return comparison.scaling(case, precision, limits.known(quick=quick), _pace(quick=quick))
 
 
 def _pace(*, quick: bool) -> Pace:

@@ -4,9 +4,10 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from bench import inputs, tasks
 from bench.harness.study import Context, Study, Tables, Unit
-from geomkit.sources import corpora
+from bench.inputs import spaces
+from bench.measures import tasks
+from geomkit.datasets import corpora
 
 WORDS = ("googlenews-300", "glove-50")
 DOCUMENTS = (
@@ -17,12 +18,12 @@ DOCUMENTS = (
 
 def units(context: Context) -> tuple[Unit, ...]:
     """Every source is a unit."""
-    return tuple(each for each in inputs.units(context, (*WORDS, *DOCUMENTS)) if not each.absent)
+    return tuple(each for each in spaces.units(context, (*WORDS, *DOCUMENTS)) if not each.absent)
 
 
 def measure(context: Context, unit: Unit) -> Tables:
     """Score one source."""
-    found = inputs.load(unit.name, context)
+    found = spaces.load(unit.name, context)
     scores = []
     if unit.name in WORDS:
         scores += tasks.word_similarity(found, "WordSim-353", corpora.wordsim353(), context.seed)

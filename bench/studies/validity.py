@@ -13,23 +13,25 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench import inputs, tasks, versions
-from bench.association import NONE, Association, across, false_discovery, within
+from bench.figures.validity import validity
 from bench.harness.study import Context, Study, Tables, Unit
-from bench.recall import mean_recalls, needs_faiss, unit
-from geomkit import sources
+from bench.inputs import spaces as inputs
+from bench.inputs import versions
+from bench.measures import tasks
+from bench.measures.association import NONE, Association, across, false_discovery, within
+from bench.measures.recall import mean_recalls, needs_faiss, unit
+from geomkit import datasets
 from geomkit.auditing import measurements
 from geomkit.auditing.passes import Options
 from geomkit.auditing.readings import READINGS
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.threads import one_thread_each
+from geomkit.datasets import corpora
+from geomkit.datasets.record import Vectors, taken
 from geomkit.errors import GeomkitError
-from geomkit.report.validity import validity
-from geomkit.sources import corpora
-from geomkit.sources.record import Vectors, taken
 from geomkit.stats.labels import as_labels
 from geomkit.stats.probe import WIDEST, probe
 from geomkit.stats.queries import nearest_to
-from geomkit.threads import one_thread_each
 
 K = 10
 CORPUS = 0.8
@@ -77,7 +79,7 @@ def units(context: Context) -> tuple[Unit, ...]:
 
 def measure(context: Context, unit: Unit) -> Tables:
     """Measure every version of a source: validity_spaces.csv."""
-    whole = _has_words(unit.name, sources.get(unit.name).family)
+    whole = _has_words(unit.name, datasets.get(unit.name).family)
     found = inputs.load(unit.name, context) if whole else inputs.load_rows(unit.name, context)
     return {"validity_spaces.csv": pd.DataFrame(of_source(found, context))}
 
@@ -94,7 +96,7 @@ def draw(context: Context) -> None:
 
 def planned(context: Context) -> list[str]:
     """List the real sources that are measured: all of them, but for layers only every other one."""
-    real = [name for name in inputs.names(context) if sources.get(name).family != "random"]
+    real = [name for name in inputs.names(context) if datasets.get(name).family != "random"]
     return [name for name in real if not (layer := _LAYER.search(name)) or int(layer[1]) % EVERY == 0]
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_choice
 from geomkit.auditing.extras import Extra, of_labels, of_queries
 from geomkit.auditing.measurements import Measurements, measure
 from geomkit.auditing.null import NULLS, Null, null_of
@@ -15,7 +14,8 @@ from geomkit.auditing.readings import Value
 from geomkit.auditing.result import LEVELS, Audit, Finding, Thresholds, is_like_random
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.auditing.suggestions import suggest
-from geomkit.devices import Device
+from geomkit.core.devices import Device
+from geomkit.core.matrix import Matrix, as_matrix, check_choice
 from geomkit.errors import InvalidInputError
 from geomkit.stats.hubness import duplicates_of, outliers_of
 from geomkit.stats.neighbors import METRICS
@@ -136,7 +136,7 @@ def audit(
         extras = of_labels(data, named, found, int(seed), on_invalid, tell)
         findings += tuple(_judged(each, thresholds_) for each in extras)
     flagged = sorted((each for each in findings if each.flagged), key=lambda each: -LEVELS.index(each.verdict))
-    from geomkit import __version__
+    from geomkit._version import __version__
 
     return Audit(
         findings=findings,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from geomkit.arrays import as_matrix
 from geomkit.auditing.audit import audit
 from geomkit.auditing.influences import standard_error
 from geomkit.auditing.measurements import Measurements
 from geomkit.auditing.readings import INTERVAL, Value
 from geomkit.auditing.result import Audit, plain, shown
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.matrix import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.stats.alignment import Alignment, alignment, overlap_of
 

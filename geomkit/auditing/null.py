@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 from geomkit import nulls
-from geomkit.arrays import as_matrix, check_choice
 from geomkit.auditing.measurements import measure
 from geomkit.auditing.passes import Options
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.cache import cache_folder, key_of
+from geomkit.core.matrix import as_matrix, check_choice
 from geomkit.errors import InvalidInputError
-from geomkit.sources.cache import cache_folder, key_of
 
 __all__ = ["NULLS", "Expected", "Null", "draws_for", "null_of", "on_host"]
 

@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 from scipy.sparse import diags_array
 
-from geomkit.arrays import Matrix, as_matrix
-from geomkit.devices import Device
+from geomkit.core.devices import Device
+from geomkit.core.matrix import Matrix, as_matrix
+from geomkit.core.row_source import Divided, Subset
 from geomkit.errors import GeomkitError, InvalidInputError
-from geomkit.pairs import sweep
-from geomkit.scores import Scores, cosine_scores
+from geomkit.pairwise.scores import Scores, cosine_scores
+from geomkit.pairwise.sweep import sweep
+from geomkit.pairwise.tiles import PairReducer, Tiles
 from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
 from geomkit.stats.hubness import Hubness, hubness_of
 from geomkit.stats.moments import Moments
 from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, settle
 from geomkit.stats.spectrum import Spectrum, spectrum_and_moments
-from geomkit.stored import Divided, Subset
-from geomkit.tiles import PairReducer, Tiles
 
 __all__ = ["Options", "Passes", "pass_over"]
 

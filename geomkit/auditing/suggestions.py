@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from geomkit.arrays import as_matrix
 from geomkit.auditing.measurements import Measurements, measure
 from geomkit.auditing.null import on_host
 from geomkit.auditing.passes import Options
 from geomkit.auditing.result import Finding, Suggestion
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.matrix import as_matrix
 from geomkit.errors import GeomkitError, InvalidInputError
 
 __all__ = ["suggest"]

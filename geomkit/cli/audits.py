@@ -94,8 +94,8 @@ def audit(
     if csv is not None:
         _write(csv, result.to_rows())
     if html is not None:
-        from geomkit.report.html.audit import audit_page
-        from geomkit.report.html.page import write
+        from geomkit.reporting.audit import audit_page
+        from geomkit.reporting.page import write
 
         write(audit_page(result, named), html)
     typer.echo(result.to_json() if as_json else shown_audit(result))
@@ -145,8 +145,8 @@ def compare(
     if csv is not None:
         _write(csv, [row for each in result.audits.values() for row in each.to_rows()])
     if html is not None:
-        from geomkit.report.html.comparison import comparison_page
-        from geomkit.report.html.page import write
+        from geomkit.reporting.comparison import comparison_page
+        from geomkit.reporting.page import write
 
         write(comparison_page(result), html)
     typer.echo(result.to_json() if as_json else shown_comparison(result))
@@ -212,7 +212,7 @@ def _check_out(out: Path | None) -> None:
 def _check_html(out: Path | None) -> None:
     """Refuse at once what could not be written after a long measurement."""
     if out is not None:
-        from geomkit.report.html.page import check_out
+        from geomkit.reporting.page import check_out
 
         check_out(out)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from geomkit.progress import Watch, watched
+from geomkit.core.progress import Watch, watched
 
 __all__ = ["AFTER", "showing", "watching"]
 

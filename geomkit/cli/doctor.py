@@ -70,9 +70,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 def examine() -> dict[str, Any]:
     """Look at processor, libraries, devices and cache; measures nothing, fetches nothing."""
+    from geomkit.core.memory import free_memory
+    from geomkit.core.threads import processors
     from geomkit.kernels.cpu_timings import processor
-    from geomkit.memory import free_memory
-    from geomkit.threads import processors
 
     described = processor()
     flags = set((described.get("flags") or described.get("Features") or "").split())
@@ -129,9 +129,9 @@ def _state(name: str, extra: str) -> str:
 
 
 def _data() -> dict[str, Any]:
-    from geomkit.sources.cache import cache_folder
-    from geomkit.sources.catalogue import PACKAGES
-    from geomkit.sources.fetch import cached_size, is_cached
+    from geomkit.core.cache import cache_folder
+    from geomkit.datasets.catalogue import PACKAGES
+    from geomkit.datasets.fetch import cached_size, is_cached
 
     here = [each for each in PACKAGES.values() if is_cached(each)]
     missing = [each.name for each in PACKAGES.values() if not is_cached(each)]

@@ -14,7 +14,7 @@ from geomkit.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from geomkit.meaning.lens import LogitLens, Reading
+    from geomkit.interpret.lens.logit_lens import LogitLens, Reading
 
 app = typer.Typer()
 
@@ -45,8 +45,8 @@ def lens(
     """Print what each layer of a language model would say after each token of a text."""
     _check_text(text)
     wanted = _layers(layers)
-    from geomkit.meaning.lens import reading_of
-    from geomkit.meaning.tuned_lens import load_tuned_lens
+    from geomkit.interpret.lens.logit_lens import reading_of
+    from geomkit.interpret.lens.tuned_lens import load_tuned_lens
 
     opened = _lens(model)
     translators = None if tuned is None else load_tuned_lens(tuned, opened)
@@ -83,10 +83,10 @@ def tune_lens(
     wanted: Sequence[int] | None = _layers(layers)
     import numpy as np
 
-    from geomkit.meaning.activations import activations
-    from geomkit.meaning.lens_statistics import lens_statistics, rows_of
-    from geomkit.meaning.tuned_lens_training import train_tuned_lens
-    from geomkit.sources.states import wanted_layers
+    from geomkit.datasets.states import wanted_layers
+    from geomkit.interpret.activations import activations
+    from geomkit.interpret.lens.statistics import lens_statistics, rows_of
+    from geomkit.interpret.lens.tuned_training import train_tuned_lens
 
     corpus = _texts(texts, seed)
     opened = _lens(model)
@@ -183,9 +183,9 @@ def _check_text(text: str) -> None:
 
 
 def _lens(model: str | None) -> "LogitLens":
-    from geomkit.meaning.lens import logit_lens
-    from geomkit.sources.language_model import language_model
-    from geomkit.sources.layers import smollm2
+    from geomkit.datasets.language_model import language_model
+    from geomkit.datasets.layers import smollm2
+    from geomkit.interpret.lens.logit_lens import logit_lens
 
     return logit_lens(smollm2() if model is None else language_model(model))
 
@@ -195,7 +195,7 @@ def _texts(file: Path | None, seed: int) -> list[str]:
     if file is None:
         import numpy as np
 
-        from geomkit.sources.corpora import bbc
+        from geomkit.datasets.corpora import bbc
 
         every = bbc().texts
         return [every[at] for at in np.sort(np.random.default_rng(seed).choice(len(every), 200, replace=False))]

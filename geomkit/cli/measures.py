@@ -258,7 +258,7 @@ def warm(
     as_json: AsJson = False,
 ) -> None:
     """Compile the CPU kernels for this processor ahead of time; later runs find them."""
-    from geomkit.warming import warm as compile_ahead
+    from geomkit.stats.warmup import warm as compile_ahead
 
     found = compile_ahead(precision, say=lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))

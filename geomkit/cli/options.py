@@ -10,8 +10,8 @@ import typer
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from geomkit.files import Opened
-    from geomkit.sources import Vectors
+    from geomkit.datasets import Vectors
+    from geomkit.io.files import Opened
 
 Input = Annotated[str, typer.Argument(help="A file of vectors, or the name of a source.", metavar="INPUT")]
 Rows = Annotated[int | None, typer.Option("--n", help="Rows of a source; random sources need it.", metavar="N")]
@@ -46,7 +46,7 @@ def opened(
     path = Path(source)
     # No source has a dot in its name.
     if path.suffix or path.exists():
-        from geomkit import files
+        from geomkit.io import files
 
         if n is not None:
             msg = f"--n is for sources; all rows of the file {source} are measured"
@@ -59,7 +59,7 @@ def opened(
         if value is not None:
             msg = f"{name} names a part of a file; {source} is a source, or a file that does not exist; got {value}"
             raise InvalidInputError(msg)
-    from geomkit.sources import load
+    from geomkit.datasets import load
 
     return load(source, n=n, seed=seed)
 

@@ -69,7 +69,7 @@ def show_sampled(
     as_json: bool,
 ) -> None:
     """Measure a sample, and print a table or, as JSON, a list of tidy rows."""
-    from geomkit.scale.sampled import sampled
+    from geomkit.sampling.estimator import sampled
 
     found = sampled(
         x,

@@ -11,8 +11,8 @@ import typer
 
 from geomkit.cli.bars import watching
 from geomkit.cli.options import opened
+from geomkit.core.progress import Watch
 from geomkit.errors import InvalidInputError
-from geomkit.progress import Watch
 
 Workers = Annotated[
     int | None, typer.Option(help="Share the work out to so many processes on this machine.", metavar="N")
@@ -60,8 +60,8 @@ def at_hand(
     if not (spread or room is not None or _is_many(source)):
         yield opened(source, n, seed, key=key, labels=labels)
         return
-    from geomkit.files import Opened
-    from geomkit.scale.shards import open_shards
+    from geomkit.io.files import Opened
+    from geomkit.io.shards.shards import open_shards
 
     if labels is not None:
         msg = f"--labels of rows in many files, or measured at scale, must be a text file; got {labels}"
@@ -74,8 +74,8 @@ def at_hand(
     if not spread:
         yield Opened(shards, None, None, "shards", "")
         return
-    from geomkit.scale.executors import connected, local_cluster
-    from geomkit.scale.spread import at_scale
+    from geomkit.distributed.api import at_scale
+    from geomkit.distributed.executors import connected, local_cluster
 
     with ExitStack() as stack:
         client = None

@@ -11,7 +11,7 @@ from geomkit.cli.tables import table
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from geomkit.sources import Source
+    from geomkit.datasets import Source
 
 app = typer.Typer(
     help="Vectors by name, and what they need to be fetched.", invoke_without_command=True, rich_markup_mode="rich"
@@ -39,8 +39,8 @@ def sources(
     """
     if context.invoked_subcommand is not None:
         return
-    from geomkit.sources import SOURCES
-    from geomkit.sources.fetch import is_cached
+    from geomkit.datasets import SOURCES
+    from geomkit.datasets.fetch import is_cached
 
     here = {name: is_cached(name) for name in {name for source in SOURCES.values() for name in source.packages}}
     listed = [
@@ -64,7 +64,7 @@ def sources(
 
 
 def _state(source: "Source", here: dict[str, bool]) -> str:
-    from geomkit.sources.catalogue import HUB
+    from geomkit.datasets.catalogue import HUB
 
     if any(source.origin.startswith(repository) for repository in HUB):
         return "hub"
@@ -82,9 +82,9 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Fetch, verify and unpack the data that real sources need."""
-    from geomkit.sources import fetch as fetching
-    from geomkit.sources.cache import cache_folder
-    from geomkit.sources.catalogue import selected
+    from geomkit.core.cache import cache_folder
+    from geomkit.datasets import fetch as fetching
+    from geomkit.datasets.catalogue import selected
 
     if packages and everything:
         msg = f"packages must not be named beside --all; got {packages}"

@@ -1,6 +1,6 @@
 """The kernel table: the only place that knows which backends exist and what they implement.
 
-Kernels trust their arguments; `geomkit.arrays` has checked them. Signatures are the same in every backend:
+Kernels trust their arguments; `geomkit.core.matrix` has checked them. Signatures are the same in every backend:
 
 ===================  ==============================================================  =================================
 kernel               call                                                            meaning

@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_choice, name_rows
-from geomkit.blocks import block_rows, each_block
-from geomkit.devices import Device, place
+from geomkit.core.blocks import block_rows, each_block
+from geomkit.core.devices import Device, place
+from geomkit.core.matrix import Matrix, as_matrix, check_choice, name_rows
+from geomkit.core.threads import processors
 from geomkit.errors import InvalidInputError
-from geomkit.exact import exact_scores
 from geomkit.kernels import PRECISIONS, Backend, load, module
-from geomkit.pairs import sweep
-from geomkit.rows import as_given, direction_norms
-from geomkit.scores import UNIT_ROUNDOFF
+from geomkit.pairwise.normalization import as_given, direction_norms
+from geomkit.pairwise.rescoring import exact_scores
+from geomkit.pairwise.scores import UNIT_ROUNDOFF
+from geomkit.pairwise.sweep import sweep
+from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import check_threads, prepare
 from geomkit.stats.moments import WIDEST
 from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, settle
-from geomkit.threads import processors
-from geomkit.tiles import Tiles
 
 __all__ = ["METHODS", "Alignment", "alignment", "overlap_of"]
 

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geomkit.arrays import as_matrix, check_choice, check_positive
-from geomkit.devices import Device, place
+from geomkit.core.devices import Device, place
+from geomkit.core.matrix import as_matrix, check_choice, check_positive
 from geomkit.kernels import Backend, load, module
-from geomkit.pairs import sweep
-from geomkit.reducers import RowRanges, Tally
-from geomkit.rows import Rows, centred_rows
-from geomkit.squares import squared_distance_moments
+from geomkit.pairwise.normalization import Rows, centred_rows
+from geomkit.pairwise.reducers import RowRanges, Tally
+from geomkit.pairwise.squared_distance import squared_distance_moments
+from geomkit.pairwise.sweep import sweep
+from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import check_threads
 from geomkit.stats.distribution import Distribution
-from geomkit.tiles import Tiles
 
 __all__ = ["Concentration", "concentration"]
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_choice, check_same_width
-from geomkit.devices import Device, place
+from geomkit.core.devices import Device, place
+from geomkit.core.matrix import Matrix, as_matrix, check_choice, check_same_width
+from geomkit.core.threads import ieee, processors
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, load, module
-from geomkit.pairs import sweep
-from geomkit.reducers import Tally, Whole
-from geomkit.rows import Rows, unit_rows
-from geomkit.scores import COARSE, UNIT_ROUNDOFF, Form, Scores, cosine_scores
+from geomkit.pairwise.normalization import Rows, unit_rows
+from geomkit.pairwise.reducers import Tally, Whole
+from geomkit.pairwise.scores import COARSE, UNIT_ROUNDOFF, Form, Scores, cosine_scores
+from geomkit.pairwise.sweep import sweep
+from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.distribution import Distribution
-from geomkit.threads import ieee, processors
-from geomkit.tiles import Tiles
 
 __all__ = ["CosineStats", "cosine_bound", "cosine_similarity", "cosine_stats"]
 

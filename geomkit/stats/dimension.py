@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_choice
-from geomkit.devices import Device, place
+from geomkit.core.devices import Device, place
+from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.threads import processors
+from geomkit.covariance.gathered import by_columns, measured
+from geomkit.covariance.gram import across, measurable
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, module
-from geomkit.pairs import sweep
-from geomkit.reducers import Tally
-from geomkit.scores import Scores, cosine_scores, euclidean_scores
+from geomkit.pairwise.reducers import Tally
+from geomkit.pairwise.scores import Scores, cosine_scores, euclidean_scores
+from geomkit.pairwise.sweep import sweep
+from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import check_threads, prepare
 from geomkit.stats.distribution import Distribution
-from geomkit.stats.gathered import by_columns, measured
 from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
-from geomkit.threads import processors
-from geomkit.tiles import Tiles
-from geomkit.wide import across, measurable
 
 __all__ = ["METHODS", "METRICS", "IntrinsicDimension", "intrinsic_dimension", "lid_of", "logs_of", "mle_of", "twonn_of"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.errors import InvalidInputError
-from geomkit.reducers import Tally
+from geomkit.pairwise.reducers import Tally
 
 __all__ = ["Distribution"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import name_rows
+from geomkit.core.matrix import name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.stats.neighbors import Neighbors
 

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_choice
-from geomkit.batches import Pair
-from geomkit.devices import Device, named, place
+from geomkit.core.devices import Device, named, place
+from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.threads import processors
+from geomkit.covariance.batches import Pair
+from geomkit.covariance.gathered import WIDEST, by_columns, filled, measured, too_few
+from geomkit.covariance.gram import Wide, across, measurable
+from geomkit.covariance.influence import influences
+from geomkit.covariance.scatter import PairSums, Scatter
 from geomkit.errors import InvalidInputError
-from geomkit.influence import influences
 from geomkit.kernels import Backend
-from geomkit.scatter import PairSums, Scatter
 from geomkit.stats.cosine import check_threads
-from geomkit.stats.gathered import WIDEST, by_columns, filled, measured, too_few
-from geomkit.threads import processors
-from geomkit.wide import Wide, across, measurable
 
 __all__ = ["WIDEST", "Moments", "MomentsAccumulator", "moments", "moments_of_pair", "moments_of_wide"]
 
@@ -261,7 +261,7 @@ def moments(
     Notes
     -----
     A cosine is 1 - |x̂ - ŷ|²/2 of the rows over their norms, so one formula serves both statistics. With S, V and M as
-    in `geomkit.scatter`,
+    in `geomkit.covariance.scatter`,
 
         E D² = 2 S / (n - 1),   Var D² = 2 V / (n - 1) + 4 (‖M‖² - S²/(n - 1)) / (n (n - 1)),
 

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import as_matrix, check_choice
-from geomkit.devices import Device
+from geomkit.core.devices import Device
+from geomkit.core.matrix import as_matrix, check_choice
+from geomkit.core.threads import ieee, processors
 from geomkit.errors import InvalidInputError
-from geomkit.exact import exact_scores
 from geomkit.kernels import load, module
-from geomkit.nearest import Nearest
-from geomkit.pairs import sweep
-from geomkit.scores import COARSE, Scores, cosine_scores, euclidean_scores, product_scores
+from geomkit.pairwise.candidates import Nearest
+from geomkit.pairwise.rescoring import exact_scores
+from geomkit.pairwise.scores import COARSE, Scores, cosine_scores, euclidean_scores, product_scores
+from geomkit.pairwise.sweep import sweep
+from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import prepare
-from geomkit.threads import ieee, processors
-from geomkit.tiles import Tiles
 
 __all__ = ["METRICS", "Neighbors", "neighbors"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from geomkit import nulls
-from geomkit.devices import Device
+from geomkit.core.devices import Device
 from geomkit.errors import InvalidInputError
 from geomkit.stats.cosine import CosineStats, cosine_stats
 

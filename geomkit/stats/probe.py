@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_positive, reject_rows
+from geomkit.core.matrix import Matrix, as_matrix, check_positive, reject_rows
 from geomkit.errors import InvalidInputError
 from geomkit.stats.labels import Labels, as_labels
 

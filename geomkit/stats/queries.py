@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_choice, check_same_width
-from geomkit.cross import Asked, Corpus, Queries, corpus_of, queries_of
-from geomkit.cross_exact import exact_between
-from geomkit.devices import Device, place
+from geomkit.core.devices import Device, place
+from geomkit.core.matrix import Matrix, as_matrix, check_choice, check_same_width
+from geomkit.core.threads import ieee, one_thread_each, processors
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, load, module
-from geomkit.nearest import Nearest
-from geomkit.scores import COARSE, Form
+from geomkit.pairwise.candidates import Nearest
+from geomkit.pairwise.queries import Asked, Corpus, Queries, corpus_of, queries_of
+from geomkit.pairwise.query_rescoring import exact_between
+from geomkit.pairwise.scores import COARSE, Form
+from geomkit.pairwise.tiles import Shared
 from geomkit.stats.cosine import check_threads
 from geomkit.stats.neighbors import METRICS
-from geomkit.threads import ieee, one_thread_each, processors
-from geomkit.tiles import Shared
 
 __all__ = ["QueryNeighbors", "nearest_to"]
 
 TILE = 768
-"""Queries in a tile at most, and rows at least where there are so many: what stays in cache, as in `geomkit.tiles`."""
+"""Queries in a tile at most, and rows at least where there are so many: what stays in cache."""
 
 WIDEST = 4096
 """Rows in a tile of few queries at most."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.devices import Device
+from geomkit.core.devices import Device
 from geomkit.errors import InvalidInputError
 from geomkit.stats.neighbors import Neighbors, neighbors
 from geomkit.stats.queries import QueryNeighbors, nearest_to

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix, as_matrix, check_choice
-from geomkit.devices import Device, place
+from geomkit.core.devices import Device, place
+from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.threads import processors
+from geomkit.covariance.accumulate import in_threads
+from geomkit.covariance.gathered import WIDEST, by_columns, measured
+from geomkit.covariance.gram import across, measurable
+from geomkit.covariance.projections import Axes, Partition, look_along
 from geomkit.errors import InvalidInputError
-from geomkit.gather import in_threads
 from geomkit.kernels import Backend, module
 from geomkit.stats.cosine import check_threads
-from geomkit.stats.gathered import WIDEST, by_columns, measured
 from geomkit.stats.moments import Moments, moments_of_pair, moments_of_wide
-from geomkit.stats.projections import Axes, Partition, look_along
-from geomkit.threads import processors
-from geomkit.wide import across, measurable
 
 __all__ = ["Spectrum", "spectrum", "spectrum_and_moments"]
 

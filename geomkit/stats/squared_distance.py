@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geomkit.arrays import as_matrix
-from geomkit.devices import Device
-from geomkit.pairs import sweep
-from geomkit.reducers import Tally
-from geomkit.scores import Scores, euclidean_scores
+from geomkit.core.devices import Device
+from geomkit.core.matrix import as_matrix
+from geomkit.pairwise.reducers import Tally
+from geomkit.pairwise.scores import Scores, euclidean_scores
+from geomkit.pairwise.sweep import sweep
+from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import prepare
 from geomkit.stats.distribution import Distribution
-from geomkit.tiles import Tiles
 
 __all__ = ["SquaredDistanceStats", "squared_distance_stats"]
 

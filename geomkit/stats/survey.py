@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import as_matrix
-from geomkit.devices import Device
+from geomkit.core.devices import Device
+from geomkit.core.matrix import as_matrix
+from geomkit.core.threads import processors
 from geomkit.errors import InvalidInputError
-from geomkit.exact import exact_scores
-from geomkit.pairs import sweep
-from geomkit.reducers import Above, RowExtremes
-from geomkit.scores import Scores, cosine_scores
+from geomkit.pairwise.reducers import Above, RowExtremes
+from geomkit.pairwise.rescoring import exact_scores
+from geomkit.pairwise.scores import Scores, cosine_scores
+from geomkit.pairwise.sweep import sweep
+from geomkit.pairwise.tiles import PairReducer, Tiles
 from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
 from geomkit.stats.neighbors import Neighbors, candidates_of, check_k, settle
-from geomkit.threads import processors
-from geomkit.tiles import PairReducer, Tiles
 
 __all__ = ["Survey", "survey"]
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix
+from geomkit.core.matrix import Matrix
 from geomkit.errors import InvalidInputError
 from geomkit.transforms.base import Learned, Transform
 from geomkit.transforms.checks import check_components, check_orthonormal

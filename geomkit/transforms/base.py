@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-from geomkit.arrays import Matrix, as_matrix
-from geomkit.blocks import block_rows
+from geomkit.core.blocks import block_rows
+from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.transforms.sums import check_finite
 

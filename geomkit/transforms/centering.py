@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.arrays import Matrix
+from geomkit.core.matrix import Matrix
 from geomkit.transforms.base import Invertible, Learned
 from geomkit.transforms.sums import centre
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from geomkit import __version__
+from geomkit._version import __version__
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.transforms.base import Transform
 from geomkit.transforms.table import TRANSFORMS

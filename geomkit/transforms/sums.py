@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.linalg.blas import dsyrk
 
-from geomkit.arrays import Matrix, name_rows
-from geomkit.blocks import block_rows
+from geomkit.core.blocks import block_rows
+from geomkit.core.matrix import Matrix, name_rows
 from geomkit.errors import InvalidInputError
 
 __all__ = ["WIDEST", "Principal", "centre", "check_finite", "deviations", "principal"]

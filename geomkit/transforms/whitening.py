@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
-from geomkit.arrays import Matrix, check_choice
+from geomkit.core.matrix import Matrix, check_choice
 from geomkit.errors import InvalidInputError
 from geomkit.transforms.base import Invertible, Learned
 from geomkit.transforms.checks import check_components, check_orthonormal, check_ridge

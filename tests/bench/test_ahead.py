@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.ahead import CHIPS, COMPILED
+from bench.gpu.ahead import CHIPS, COMPILED
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ def compiled_for(capability):
     # The interpreter, which the other tests use, is chosen before triton is imported.
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     said = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "bench.ahead", str(capability)],
+        [sys.executable, "-W", "ignore", "-m", "bench.gpu.ahead", str(capability)],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     return [json.loads(line) for line in said.splitlines()]

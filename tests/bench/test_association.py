@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench import association
-from bench.association import across, false_discovery, ranks, weighted_spearman, within
+from bench.measures import association
+from bench.measures.association import across, false_discovery, ranks, weighted_spearman, within
 
 
 def tied(rng, n):

@@ -6,7 +6,7 @@ import pytest
 
 from bench.studies import atlas
 from bench.studies.atlas import MARK, NEAREST, WORDS, graph_of, said
-from geomkit.sources import Vectors
+from geomkit.datasets import Vectors
 from tests.bench.answering import answer, context_of
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import audit_peers as peers
-from bench import inputs, launcher
+from bench.inputs import spaces
+from bench.measures import audit_peers as peers
+from bench.speed import launcher
+from bench.speed.timing import Pace
 from bench.studies import audit_peers as study
-from bench.timing import Pace
+from geomkit.datasets import Vectors
 from geomkit.errors import BackendUnavailableError
-from geomkit.sources import Vectors
 from tests.bench.answering import answer, context_of
 
 FAKE = """
@@ -248,7 +249,7 @@ def test_the_last_rows_become_queries_and_a_source_that_is_not_here_has_a_row(fa
     monkeypatch.setattr(peers, "processes", processes)
     monkeypatch.setattr(peers, "dimensions", lambda *_: ([], []))
     monkeypatch.setattr(peers, "SAMPLES", (peers.Sample("gone-4", 5), peers.Sample("here-4", 11, queries=2)))
-    monkeypatch.setattr(inputs, "left_out", lambda name, _: "gone-4 is not cached" if name == "gone-4" else "")
+    monkeypatch.setattr(spaces, "left_out", lambda name, _: "gone-4 is not cached" if name == "gone-4" else "")
     where = context_of("audit-peers", tmp_path)
     assert [(each.name, each.sources) for each in study.units(where)] == [
         ("gone-4", ("gone-4",)), ("here-4", ("here-4",)),

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import audit_mapping, inputs
+from bench.inputs import spaces
+from bench.measures import audit_mapping
 from bench.studies import audits as study
-from geomkit import sources
+from geomkit import datasets
 from geomkit.auditing.audit import audit
 from geomkit.auditing.statistics import STATISTICS
-from geomkit.sources import Vectors
+from geomkit.datasets import Vectors
 from tests.bench import answering
 
 
@@ -36,17 +37,17 @@ def small(monkeypatch, tmp_path):
         "sphere-50": vectors("sphere-50", "random", rng.standard_normal((60, 8)).astype(np.float32)),
     }
     monkeypatch.setenv("GEOMKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(inputs, "names", lambda _: [*made, "gpt2-input-768", "sphere-100"])
-    monkeypatch.setattr(inputs, "left_out", lambda name, _: "" if name in made else "not here")
-    monkeypatch.setattr(inputs, "load_rows", lambda name, _: made[name])
+    monkeypatch.setattr(spaces, "names", lambda _: [*made, "gpt2-input-768", "sphere-100"])
+    monkeypatch.setattr(spaces, "left_out", lambda name, _: "" if name in made else "not here")
+    monkeypatch.setattr(spaces, "load_rows", lambda name, _: made[name])
     return made
 
 
 def test_it_audits_what_is_real_and_the_controls(small, tmp_path):
     assert study.names(context(tmp_path)) == ["lsa-50", "sphere-50", "gpt2-input-768"]
-    assert set(study.CONTROLS) <= set(sources.names(family="random"))
-    assert set(study.FEATURED) <= set(sources.names())
-    assert {name for name in study.FEATURED if sources.get(name).family == "random"} <= set(study.CONTROLS)
+    assert set(study.CONTROLS) <= set(datasets.names(family="random"))
+    assert set(study.FEATURED) <= set(datasets.names())
+    assert {name for name in study.FEATURED if datasets.get(name).family == "random"} <= set(study.CONTROLS)
 
 
 def test_random_sets_are_as_many_as_time_allows():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import geomkit
-from bench import peers
-from bench.cases import (
+from bench.speed import baselines
+from bench.speed.cases import (
     OURS,
     ConcentrationCase,
     CosineCase,
@@ -17,8 +17,8 @@ from bench.cases import (
     SimilarityCase,
     SurveyCase,
 )
-from bench.cases import vectors as made
-from bench.cases.neighbors import _without_self
+from bench.speed.cases import vectors as made
+from bench.speed.cases.neighbors import _without_self
 from geomkit.errors import BackendUnavailableError
 
 CASES = [
@@ -81,9 +81,9 @@ def test_cosine_refuses_quantiles_that_are_off(monkeypatch):
 
 
 def test_chunked_torch_and_the_bare_product_are_checked(monkeypatch):
-    right, product = peers.torch_chunked, peers.bare_product
-    monkeypatch.setattr(peers, "torch_chunked", lambda x: (right(x)[0] + 0.01, *right(x)[1:]))
-    monkeypatch.setattr(peers, "bare_product", lambda x, out: product(x[::-1].copy(), out))
+    right, product = baselines.torch_chunked, baselines.bare_product
+    monkeypatch.setattr(baselines, "torch_chunked", lambda x: (right(x)[0] + 0.01, *right(x)[1:]))
+    monkeypatch.setattr(baselines, "bare_product", lambda x, out: product(x[::-1].copy(), out))
     for name in ("chunked torch", "bare product"):
         with pytest.raises(AssertionError):
             prepared(CosineCase(200, 24), name)
@@ -104,7 +104,7 @@ def test_moments_refuse_a_variance_that_is_off(monkeypatch):
 
 def test_neighbours_refuse_a_wrong_row_in_one_place(monkeypatch):
     case = NeighborsCase(200, 24)
-    right = peers.faiss_neighbors
+    right = baselines.faiss_neighbors
 
     def wrong(x, k):
         found = right(x, k)
@@ -112,7 +112,7 @@ def test_neighbours_refuse_a_wrong_row_in_one_place(monkeypatch):
         found[7, -1] = min(last)
         return found
 
-    monkeypatch.setattr(peers, "faiss_neighbors", wrong)
+    monkeypatch.setattr(baselines, "faiss_neighbors", wrong)
     with pytest.raises(AssertionError):
         prepared(case, "faiss")
 
@@ -130,9 +130,9 @@ def test_neighbours_refuse_a_repeated_neighbour(monkeypatch):
 
 
 def test_similarity_and_distances_refuse_what_is_off(monkeypatch):
-    similarity, distances = peers.numpy_similarity, peers.torch_distances
-    monkeypatch.setattr(peers, "numpy_similarity", lambda x: similarity(x) + 1e-3)
-    monkeypatch.setattr(peers, "torch_distances", lambda x, p: distances(x, p)._replace(relative_contrast=9.0))
+    similarity, distances = baselines.numpy_similarity, baselines.torch_distances
+    monkeypatch.setattr(baselines, "numpy_similarity", lambda x: similarity(x) + 1e-3)
+    monkeypatch.setattr(baselines, "torch_distances", lambda x, p: distances(x, p)._replace(relative_contrast=9.0))
     with pytest.raises(AssertionError):
         prepared(SimilarityCase(100, 24), "NumPy")
     with pytest.raises(AssertionError):
@@ -151,14 +151,14 @@ def test_a_compiler_that_fails_is_a_missing_peer(monkeypatch):
         msg = "no compiler"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(peers, "keops_sums", broken)
+    monkeypatch.setattr(baselines, "keops_sums", broken)
     with pytest.raises(BackendUnavailableError, match="no compiler"):
         prepared(KeopsCase(50, 8), "KeOps")
 
 
 def test_a_missing_library_is_a_missing_peer():
     with pytest.raises(BackendUnavailableError, match="pip install nosuch-package"):
-        peers.need("nosuch_library", "nosuch-package")
+        baselines.need("nosuch_library", "nosuch-package")
 
 
 def test_without_self_leaves_out_the_row_or_the_last():

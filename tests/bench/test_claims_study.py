@@ -5,10 +5,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bench import inputs
-from bench.claims import audited, spaces, uses
-from bench.claims.record import Claim, Finding
+from bench.inputs import spaces as inputs
 from bench.studies import STUDIES, claims
+from bench.studies.verdicts import audited, spaces, uses
+from bench.studies.verdicts.record import Claim, Finding
 from tests.bench.answering import answer, context_of
 
 

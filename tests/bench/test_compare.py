@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import compare
+from bench.speed import regressions
 
 MACHINE = {"processor": {"model": "toy"}, "cores": 2, "versions": {"numpy": "2"}}
 
@@ -35,54 +35,54 @@ def verdicts(found):
 
 
 def test_an_interval_of_order_statistics_covers_the_median():
-    assert compare.interval(list(range(1, 12)), 0.975) == (2, 10)  # 1 - 2 (1 + 11) / 2^11 = 0.988
-    assert compare.interval(list(range(1, 12)), 0.99) == (1, 11)
-    assert compare.interval([1.0, 2.0, 3.0], 0.975) == (0.0, math.inf)
+    assert regressions.interval(list(range(1, 12)), 0.975) == (2, 10)  # 1 - 2 (1 + 11) / 2^11 = 0.988
+    assert regressions.interval(list(range(1, 12)), 0.99) == (1, 11)
+    assert regressions.interval([1.0, 2.0, 3.0], 0.975) == (0.0, math.inf)
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(400):
-        low, high = compare.interval(list(rng.exponential(size=11)), 0.95)
+        low, high = regressions.interval(list(rng.exponential(size=11)), 0.95)
         hits += low <= math.log(2) <= high
     assert hits >= 0.95 * 400 - 10
 
 
 def test_the_same_code_twice_shows_no_change():
-    found = compare.compare(file(), file(seed=1))
+    found = regressions.compare(file(), file(seed=1))
     assert set(verdicts(found).values()) == {"no change seen"}
     assert found.drift == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.3, "slower"), (0.7, "faster")])
 def test_a_real_change_is_called_real(factor, verdict):
-    found = compare.compare(file(), file(scale={"test[geomkit-768]": factor}, seed=1))
+    found = regressions.compare(file(), file(scale={"test[geomkit-768]": factor}, seed=1))
     assert verdicts(found) == {"test[geomkit-50]": "no change seen", "test[geomkit-768]": verdict}
 
 
 def test_a_busier_machine_is_not_a_change():
-    found = compare.compare(file(), file(everyone=1.4, seed=1))
+    found = regressions.compare(file(), file(everyone=1.4, seed=1))
     assert found.drift == pytest.approx(1.4, rel=0.02)
     assert set(verdicts(found).values()) == {"no change seen"}
-    hidden = compare.compare(file(), file(everyone=1.4, scale={"test[geomkit-50]": 1 / 1.4}, seed=1))
+    hidden = regressions.compare(file(), file(everyone=1.4, scale={"test[geomkit-50]": 1 / 1.4}, seed=1))
     assert verdicts(hidden)["test[geomkit-50]"] == "faster"
 
 
 def test_noise_between_runs_widens():
     shaken = {f"test[{name}-50]": factor for name, factor in (("faiss", 1.4), ("torch", 0.7), ("SciPy", 1.3))}
-    found = compare.compare(file(), file(scale=shaken | {"test[geomkit-768]": 1.3}, seed=1))
+    found = regressions.compare(file(), file(scale=shaken | {"test[geomkit-768]": 1.3}, seed=1))
     assert found.noise > 1.25
     assert verdicts(found)["test[geomkit-768]"] == "no change seen"
 
 
 def test_too_few_rounds_or_no_peers_say_nothing():
-    found = compare.compare(file(rounds=3), file(rounds=3, scale={"test[geomkit-50]": 9.0}))
+    found = regressions.compare(file(rounds=3), file(rounds=3, scale={"test[geomkit-50]": 9.0}))
     assert set(verdicts(found).values()) == {"no change seen"}
     alone = [
         each | {"benchmarks": [b for b in each["benchmarks"] if b["contender"] == "geomkit"]}
         for each in (file(), file(scale={"test[geomkit-50]": 9.0}))
     ]
-    found = compare.compare(*alone)
+    found = regressions.compare(*alone)
     assert set(verdicts(found).values()) == {"no change seen"}
-    assert "nothing can be called real" in compare.text(found)
+    assert "nothing can be called real" in regressions.text(found)
 
 
 def test_a_reduced_file_has_no_host_name_and_no_path():
@@ -97,7 +97,7 @@ def test_a_reduced_file_has_no_host_name_and_no_path():
             }
         ],
     }  # fmt: skip
-    kept = compare.reduced(report, MACHINE)
+    kept = regressions.reduced(report, MACHINE)
     assert "secret" not in json.dumps(kept)
     assert kept["benchmarks"][0] == {
         "name": "test[a]", "group": "g", "kernel": "toy", "contender": "geomkit", "n": 3,

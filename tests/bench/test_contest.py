@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import contest, timing
-from bench.cases import OURS, Contender
-from bench.limits import Limit, Limits, Work
-from bench.timing import Pace
+from bench.speed import comparison, timing
+from bench.speed.cases import OURS, Contender
+from bench.speed.limits import Limit, Limits, Work
+from bench.speed.timing import Pace
+from geomkit.core.threads import processors
 from geomkit.errors import BackendUnavailableError
-from geomkit.threads import processors
 
 LIMITS = Limits((Limit("product", "numpy", "float32", processors(), 1.0, 1.0, 1.0, "", 1),))
 PACE = Pace(seconds=0.0, least=3, most=3)
@@ -70,19 +70,19 @@ def chosen(rows, **what):
 
 
 def test_rows_of_a_contest():
-    rows = contest.contest(Toy(), LIMITS, PACE)
+    rows = comparison.contest(Toy(), LIMITS, PACE)
 
-    (ratio,) = chosen(rows, precision="float32", statistic=contest.TIMES, beside="slow")
+    (ratio,) = chosen(rows, precision="float32", statistic=comparison.TIMES, beside="slow")
     assert (ratio.low, ratio.value, ratio.high) == pytest.approx((4.0, 4.0, 4.0))
     assert ratio.rounds == 3
-    assert len(chosen(rows, precision="bfloat16", statistic=contest.TIMES, beside="slow")) == 1
+    assert len(chosen(rows, precision="bfloat16", statistic=comparison.TIMES, beside="slow")) == 1
     # Another function of ours is compared at its own precision.
-    assert len(chosen(rows, statistic=contest.TIMES, beside="other of ours")) == 1
-    (share,) = chosen(rows, statistic=contest.SHARE)
+    assert len(chosen(rows, statistic=comparison.TIMES, beside="other of ours")) == 1
+    (share,) = chosen(rows, statistic=comparison.SHARE)
     assert share.value == pytest.approx(1e6 / 1e9 / 0.005)
-    (rate,) = chosen(rows, contender="slow", statistic=contest.RATE)
+    (rate,) = chosen(rows, contender="slow", statistic=comparison.RATE)
     assert rate.value == pytest.approx(55 / 0.02 / 1e6)
-    (seconds,) = chosen(rows, contender="slow", statistic=contest.SECONDS)
+    (seconds,) = chosen(rows, contender="slow", statistic=comparison.SECONDS)
     assert seconds.note.startswith("numpy ")
     assert seconds.threads is None
     (why,) = chosen(rows, contender="nosuch")
@@ -90,19 +90,19 @@ def test_rows_of_a_contest():
 
 
 def test_only_those_named_are_timed():
-    rows = contest.contest(Toy(), LIMITS, PACE, only=(OURS,))
+    rows = comparison.contest(Toy(), LIMITS, PACE, only=(OURS,))
     assert {row.contender for row in rows} == {OURS}
 
 
 def test_one_thread_beside_all(monkeypatch):
-    monkeypatch.setattr(contest, "processors", lambda: 2)
+    monkeypatch.setattr(comparison, "processors", lambda: 2)
     limits = Limits((*LIMITS.rows, Limit("product", "numpy", "float32", 1, 1.0, 1.0, 1.0, "", 1)))
-    rows = contest.scaling(Toy(), "float32", limits, PACE)
-    (ratio,) = chosen(rows, statistic=contest.TIMES, beside=contest.ONE_THREAD)
+    rows = comparison.scaling(Toy(), "float32", limits, PACE)
+    (ratio,) = chosen(rows, statistic=comparison.TIMES, beside=comparison.ONE_THREAD)
     assert ratio.threads == 2
     assert ratio.value == pytest.approx(1.5)
 
 
 def test_the_table_has_a_column_a_field():
-    table = contest.frame(contest.contest(Toy(), LIMITS, PACE))
-    assert list(table.columns) == list(contest.Row.__dataclass_fields__)
+    table = comparison.frame(comparison.contest(Toy(), LIMITS, PACE))
+    assert list(table.columns) == list(comparison.Row.__dataclass_fields__)

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.figures import decode as report
 from bench.harness.study import Context
 from bench.studies import decode
-from geomkit.meaning.activations import Deferred, activations
-from geomkit.meaning.lens import logit_lens
-from geomkit.report import decode as report
-from geomkit.sources.corpora import Corpus
-from geomkit.sources.language_model import Card, LanguageModel, input_vectors
-from geomkit.sources.record import Vectors
+from geomkit.datasets.corpora import Corpus
+from geomkit.datasets.language_model import Card, LanguageModel, input_vectors
+from geomkit.datasets.record import Vectors
+from geomkit.interpret.activations import Deferred, activations
+from geomkit.interpret.lens.logit_lens import logit_lens
 from tests.bench.answering import answer
-from tests.sources.tiny import WORDS, llama, tokenizer
+from tests.datasets.tiny import WORDS, llama, tokenizer
 
 LAYERS = (0, 1, 2)
 

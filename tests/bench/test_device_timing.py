@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import device_facts, device_timing
-from bench.device_timing import Ready, median, rotation, rounds, warmed
-from bench.timing import Pace
+from bench.gpu import facts, timing
+from bench.gpu.timing import Ready, median, rotation, rounds, warmed
+from bench.speed.timing import Pace
 from geomkit.errors import BackendUnavailableError
 
 
@@ -99,10 +99,10 @@ def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(BackendUnavailableError, match="built for CUDA"):
-        device_facts.needs_gpu()
+        facts.needs_gpu()
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     with pytest.raises(BackendUnavailableError, match="its driver"):
-        device_facts.needs_gpu()
+        facts.needs_gpu()
 
 
 def test_a_gpu_tells_its_driver_and_clocks_or_that_nothing_tells(monkeypatch):
@@ -114,17 +114,17 @@ def test_a_gpu_tells_its_driver_and_clocks_or_that_nothing_tells(monkeypatch):
         asked.append(command)
         return SimpleNamespace(stdout="575.1\n" if "driver" in command[1] else "1980, [N/A]\n")
 
-    monkeypatch.setattr(device_facts.subprocess, "run", said)
-    known = device_facts.facts("cuda")
+    monkeypatch.setattr(facts.subprocess, "run", said)
+    known = facts.facts("cuda")
     assert (known.device, known.multiprocessors, known.driver) == ("NVIDIA H200", 132, "575.1")
-    assert device_facts.clocks("cuda") == (device_facts.Clocks(1980.0, None))
+    assert facts.clocks("cuda") == (facts.Clocks(1980.0, None))
     assert all(command[-1] == "--id=GPU-77" for command in asked)
 
     def absent(command, **_):
         raise FileNotFoundError
 
-    monkeypatch.setattr(device_facts.subprocess, "run", absent)
-    assert device_facts.facts("cuda").driver == "unknown: no nvidia-smi"
-    assert device_facts.clocks("cuda") == device_facts.Clocks(None, None)
-    assert device_facts.facts("cpu").torch == torch.__version__
-    assert device_timing.CACHES >= 2
+    monkeypatch.setattr(facts.subprocess, "run", absent)
+    assert facts.facts("cuda").driver == "unknown: no nvidia-smi"
+    assert facts.clocks("cuda") == facts.Clocks(None, None)
+    assert facts.facts("cpu").torch == torch.__version__
+    assert timing.CACHES >= 2

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import inputs
 from bench.harness.study import RESULTS, Context
+from bench.inputs import spaces
 from bench.studies import distance_nulls
 from bench.studies.distance_nulls import ORDERS, STATISTICS, TABLE, draw, draws, expected
-from geomkit import nulls, sources
+from geomkit import datasets, nulls
 from geomkit.errors import InvalidInputError
 
 
@@ -20,7 +20,7 @@ def table():
 
 
 def test_every_dimension_of_a_source_is_there(table):
-    wanted = {(n, source.dim) for n in (inputs.N_QUICK, inputs.N) for source in sources.SOURCES.values()}
+    wanted = {(n, source.dim) for n in (spaces.N_QUICK, spaces.N) for source in datasets.SOURCES.values()}
     assert set(zip(table.n, table.d, strict=True)) == wanted
     assert len(table) == len(wanted) * len(ORDERS) * len(STATISTICS)
     assert (table.draws == table.d.map(draws)).all()
@@ -44,7 +44,7 @@ def test_some_of_it_drawn_again_is_the_same(n, d, orders):
 def test_closed_forms_lie_within_the_standard_errors(table):
     """Of n rows the variance about their own mean is smaller by a share of 2/n or so: well within a deviation."""
     far = []
-    for d, mine in table[table.n == inputs.N].groupby("d"):
+    for d, mine in table[table.n == spaces.N].groupby("d"):
         known = nulls.gaussian(int(d))
         for p, name, value in (
             (1.0, "relative_variance", known.relative_variance_manhattan),

@@ -9,13 +9,13 @@ import pytest
 from scipy import stats
 from scipy.sparse import csr_array
 
+from bench.figures import factorise as report
 from bench.harness.study import Context
 from bench.studies import factorise as study
-from geomkit.meaning.cooccurrence import Cooccurrence
-from geomkit.meaning.factorise import factorise, pmi
-from geomkit.report import factorise as report
-from geomkit.sources import corpora, word2vec
-from geomkit.sources.word2vec import WordVectors
+from geomkit.datasets import corpora, word2vec
+from geomkit.datasets.word2vec import WordVectors
+from geomkit.interpret.cooccurrence import Cooccurrence
+from geomkit.interpret.factorise import factorise, pmi
 from tests.bench.answering import answer
 
 WORDS = [f"w{at}" for at in range(60)]

@@ -5,15 +5,16 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import device_peers, readme
-from bench.cases import OURS
-from bench.device_cases import DeviceCase
-from bench.device_facts import Facts
+from bench.gpu import baselines
+from bench.gpu.cases import DeviceCase
+from bench.gpu.facts import Facts
+from bench.gpu.roofline import CHIPS, ideal_seconds
 from bench.harness import execute
 from bench.harness.study import Study
-from bench.roofline import CHIPS, ideal_seconds
+from bench.pages import readme
+from bench.speed.cases import OURS
+from bench.speed.timing import Pace
 from bench.studies import STUDIES, gpu
-from bench.timing import Pace
 from geomkit.errors import BackendUnavailableError
 from tests import precision
 from tests.bench import answering
@@ -144,8 +145,8 @@ def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
         msg = "CUDA error: out of memory"
         raise RuntimeError(msg)
 
-    right = device_peers.cdist_distances
-    monkeypatch.setattr(device_peers, "cdist_distances", full)
+    right = baselines.cdist_distances
+    monkeypatch.setattr(baselines, "cdist_distances", full)
     rows = gpu.contest(case, known, expected, PACE)
     assert [row.note for row in rows if row.contender == "torch.cdist"] == ["the device has no memory for it"]
 
@@ -153,7 +154,7 @@ def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
         found = right(x, p)
         return found._replace(mean=1.01 * found.mean)
 
-    monkeypatch.setattr(device_peers, "cdist_distances", wrong)
+    monkeypatch.setattr(baselines, "cdist_distances", wrong)
     with pytest.raises(AssertionError):
         gpu.contest(case, known, expected, PACE)
 
@@ -169,8 +170,8 @@ def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
     ],
 )
 def test_a_peer_that_is_wrong_is_not_timed(monkeypatch, kernel, name, spoil):
-    right = getattr(device_peers, name)
-    monkeypatch.setattr(device_peers, name, lambda *given: spoil(right(*given)))
+    right = getattr(baselines, name)
+    monkeypatch.setattr(baselines, name, lambda *given: spoil(right(*given)))
     case = DeviceCase(kernel, 80, 16, "cpu", data="factors" if kernel in {"neighbors", "moments"} else "isotropic")
     with pytest.raises(AssertionError):
         gpu.contest(case, gpu.facts("cpu"), gpu.Expectations(None, None), PACE)
@@ -187,7 +188,7 @@ def settings():
 def test_permission_for_tf32_comes_back(settings, held):
     settings.fp32_precision = held
     for wanted, allowed in (("tf32", "tf32"), ("float32", "ieee")):
-        with device_peers.allowing(wanted):
+        with baselines.allowing(wanted):
             assert settings.fp32_precision == allowed
         assert settings.fp32_precision == held
 

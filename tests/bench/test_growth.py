@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from bench import growth
-from bench.growth import Peak, Series
+from bench.speed import growth
+from bench.speed.growth import Peak, Series
 
 MIB = 2**20
 

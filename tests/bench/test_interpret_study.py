@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from bench import word_spaces
+from bench.figures import interpret as report
 from bench.harness.study import Context
+from bench.inputs import words as word_spaces
+from bench.inputs.words import Reading, Size, Space
 from bench.studies import interpret as study
-from bench.word_spaces import Reading, Size, Space
-from geomkit.meaning.activations import Activations
-from geomkit.meaning.npmi import association
-from geomkit.report import interpret as report
-from geomkit.sources import corpora, word2vec
-from geomkit.sources.corpora import Corpus
-from geomkit.sources.record import Vectors
-from geomkit.sources.word2vec import WordVectors
+from geomkit.datasets import corpora, word2vec
+from geomkit.datasets.corpora import Corpus
+from geomkit.datasets.record import Vectors
+from geomkit.datasets.word2vec import WordVectors
+from geomkit.interpret.activations import Activations
+from geomkit.interpret.npmi import association
 from tests.bench.answering import answer
 
 TOPICS, EACH = 24, 12

@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.figures.lens import finding
+from bench.figures.lens import lens as drawn
 from bench.harness.study import Context
 from bench.studies import lens as study
-from geomkit.meaning.activations import Deferred
-from geomkit.meaning.lens import logit_lens
-from geomkit.meaning.lens_statistics import LensStatistics
-from geomkit.report.lens import finding
-from geomkit.report.lens import lens as drawn
+from geomkit.interpret.activations import Deferred
+from geomkit.interpret.lens.logit_lens import logit_lens
+from geomkit.interpret.lens.statistics import LensStatistics
 from tests.bench.answering import answer
-from tests.meaning import lens_models
-from tests.meaning.lens_models import one_thread  # noqa: F401
+from tests.interpret import lens_models
+from tests.interpret.lens_models import one_thread  # noqa: F401
 
 SMALL = study.Size(30, 10, 20, 20, 6, None, (1, 2), 20, 64)
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from bench import limits
-from bench.limits import Limit, Limits, Work
-from bench.timing import Pace
+from bench.speed import limits
+from bench.speed.limits import Limit, Limits, Work
+from bench.speed.timing import Pace
 
 ONCE = Pace(seconds=0.0, least=1, most=1)
 

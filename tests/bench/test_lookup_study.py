@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.limits import Limit, Limits
+from bench.figures import lookup as report
+from bench.measures.lookup import PASSES, WAYS
+from bench.speed.limits import Limit, Limits
+from bench.speed.timing import Pace
 from bench.studies import lookup as study
-from bench.timing import Pace
-from geomkit.meaning.lookup import PASSES, WAYS
-from geomkit.report import lookup as report
 from tests.bench import answering
 
 

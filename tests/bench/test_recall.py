@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from bench import recall
+from bench.measures import recall
 
 
 def brute(rows, queries, k):

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import roofline_page, roofline_resources
-from bench.roofline import (
+from bench.gpu import roofline_page, roofline_resources
+from bench.gpu.roofline import (
     CHIPS,
     GROUP,
     HALF,
@@ -25,7 +25,7 @@ from bench.roofline import (
     tiles_of,
     warps_of,
 )
-from bench.roofline_resources import Configured, configured
+from bench.gpu.roofline_resources import Configured, configured
 from bench.studies import roofline
 from geomkit.errors import BackendUnavailableError
 from tests.bench.answering import answer, context_of
@@ -211,8 +211,8 @@ def test_the_page_is_of_what_the_table_says_was_compiled(tmp_path, monkeypatch):
 
 
 def compiled_lines(capability, kernels):
-    from bench import ahead
-    from bench.roofline import kind
+    from bench.gpu import ahead
+    from bench.gpu.roofline import kind
     from geomkit.kernels.triton_tiles import configurations
 
     for kernel in kernels:
@@ -240,7 +240,7 @@ def test_what_the_compiler_says_meets_its_configuration(monkeypatch):
     monkeypatch.setattr(roofline_resources.subprocess, "Popen", opened)
     found = configured((80, 90), ("count", "tally"))
     assert [command for command, _ in asked] == [
-        [sys.executable, "-m", "bench.roofline_resources", each, "tally"] for each in ("80", "90")
+        [sys.executable, "-m", "bench.gpu.roofline_resources", each, "tally"] for each in ("80", "90")
     ]
     assert all("TRITON_INTERPRET" not in env for _, env in asked)
     assert {each.shape.resident for each in found} == {1}

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.figures.sae import sae as drawn
 from bench.harness.study import Context
-from bench.sae_rivals import nearest, principal_components, projected, untrained
+from bench.measures.sae_rivals import nearest, principal_components, projected, untrained
 from bench.studies import sae as study_of
-from geomkit.meaning.activations import SMOLLM2, Deferred
-from geomkit.meaning.sae import SparseAutoencoder
-from geomkit.meaning.sae_learner import Settings
-from geomkit.meaning.sae_quality import explained, quality
-from geomkit.report.sae import sae as drawn
-from geomkit.sources.corpora import bbc
-from tests.meaning import lens_models
+from geomkit.datasets.corpora import bbc
+from geomkit.interpret.activations import SMOLLM2, Deferred
+from geomkit.interpret.sae.autoencoder import SparseAutoencoder
+from geomkit.interpret.sae.learner import Settings
+from geomkit.interpret.sae.quality import explained, quality
+from tests.interpret import lens_models
 
 SETTINGS = Settings(n_features=64, batch=64, auxiliary_k=8, dead_after=500)
 SIZE = study_of.Size(2, 8, 25, 5, (4, 16), SETTINGS, 20)

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 import geomkit
-from bench.generated import generated
-from bench.peak_memory import PeakMemory, private_bytes
+from bench.figures.scale import finding, scale
+from bench.inputs.generated import generated
+from bench.speed.peak_memory import PeakMemory, private_bytes
 from bench.studies import scale as study
 from bench.studies.scale import MACHINES, NETWORK, PLANNED, plan
-from geomkit.report.figures import save
-from geomkit.report.scale import finding, scale
-from geomkit.scale.cost import Rates
+from geomkit.distributed.cost import Rates
+from geomkit.reporting.style import save
 from tests.bench.answering import context_of
 
 

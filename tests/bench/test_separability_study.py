@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from bench import inputs
+from bench.figures import separability as report
 from bench.harness.study import Context, Unit
+from bench.inputs import spaces as inputs
 from bench.studies import separability
-from geomkit import sources
-from geomkit.report import separability as report
-from geomkit.sources import corpora, tfidf, word2vec
-from geomkit.sources.corpora import Corpus
-from geomkit.sources.record import Vectors
-from geomkit.sources.word2vec import WordVectors
+from geomkit import datasets
+from geomkit.datasets import corpora, tfidf, word2vec
+from geomkit.datasets.corpora import Corpus
+from geomkit.datasets.record import Vectors
+from geomkit.datasets.word2vec import WordVectors
 from tests.bench.answering import answer
 
 
@@ -83,7 +83,7 @@ def articles(monkeypatch):
     found = Vectors(sparse.csr_array(unit), list(labels), corpus.categories, name="tfidf-bbc-12597", family="tfidf",
                     dim=len(vocabulary), origin="", licence="", seed=None, note="")  # fmt: skip
     monkeypatch.setattr(corpora, "bbc", lambda: corpus)
-    monkeypatch.setattr(sources, "load", lambda _: found)
+    monkeypatch.setattr(datasets, "load", lambda _: found)
     letters = WordVectors(tuple(vocabulary), np.random.default_rng(1).standard_normal((len(vocabulary), 5)))
     monkeypatch.setattr(word2vec, "googlenews", lambda: letters)
     monkeypatch.setattr(separability, "WORDS", ("googlenews-300",))

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bench import contest, growth, limits
-from bench.cases import OURS, ConcentrationCase, CosineCase, KeopsCase, NeighborsCase
+from bench.speed import comparison, growth, limits
+from bench.speed.cases import OURS, ConcentrationCase, CosineCase, KeopsCase, NeighborsCase
+from bench.speed.timing import Pace
 from bench.studies import speed
-from bench.timing import Pace
 from tests.bench.answering import answer, context_of
 
 
@@ -65,7 +65,7 @@ def test_a_run_leaves_limits_contests_threads_and_growth(tmp_path, monkeypatch, 
     # Shares are of the limits in the table, and those are measured once.
     assert measured.cache_info().misses == 1
     table = pd.read_csv(tmp_path / "speed.csv")
-    assert list(table.columns) == list(contest.Row.__dataclass_fields__)
+    assert list(table.columns) == list(comparison.Row.__dataclass_fields__)
     ours = table[(table.contender == OURS) & (table.n == 90)]
     assert set(ours.statistic) == {"seconds", "million_pairs_per_second", "times_as_fast", "share_of_limit"}
     assert set(ours.beside.dropna()) == {"chunked torch", "bare product"}

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from bench import readme
+from bench.pages import readme
 
 
 def row(statistic, value, *, d=768, beside="", precision="float32", kernel="cosine_stats", n=100, data="isotropic"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from bench import tasks
-from bench.intervals import bootstrap, jackknife
-from geomkit.sources import Vectors
+from bench.measures import tasks
+from bench.measures.intervals import bootstrap, jackknife
+from geomkit.datasets import Vectors
 
 
 def made(vectors, labels, categories=None):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bench.timing import Pace, interleaved, spread
+from bench.speed.timing import Pace, interleaved, spread
 
 
 def test_every_round_times_everyone_and_starts_with_another():

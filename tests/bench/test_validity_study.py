@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from bench import inputs, versions
-from bench.association import within
+from bench.inputs import spaces as inputs
+from bench.inputs import versions
+from bench.measures.association import within
 from bench.studies import validity
-from geomkit import sources
+from geomkit import datasets
+from geomkit.datasets import Vectors, corpora
 from geomkit.errors import InvalidInputError, SourceUnavailableError
-from geomkit.sources import Vectors, corpora
 from geomkit.stats.neighbors import neighbors
 from tests.bench import answering
 
@@ -206,8 +207,8 @@ def test_rows_of_one_class_have_no_retrieval(tmp_path):
 
 def test_the_plan_has_every_real_source_but_layers_in_between(tmp_path):
     planned = validity.planned(replace(context_of(tmp_path), quick=False))
-    assert all(sources.get(name).family != "random" for name in planned)
-    left = [name for name in sources.names() if sources.get(name).family != "random" and name not in planned]
+    assert all(datasets.get(name).family != "random" for name in planned)
+    left = [name for name in datasets.names() if datasets.get(name).family != "random" and name not in planned]
     assert left
     assert all(int(name.partition("-layer")[2][:2]) % 2 == 1 for name in left)
     assert {"lsa-300", "projection-4096", "use-512", "smollm2-documents-layer30-576"} <= set(planned)

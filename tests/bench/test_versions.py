@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 import geomkit
-from bench import versions
+from bench.inputs import versions
 
 
 @pytest.fixture(scope="module")

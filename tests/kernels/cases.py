@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from geomkit.arrays import as_matrix
+from geomkit.core.matrix import as_matrix
 from geomkit.kernels import KERNELS, Backend
 from tests.bounds import gamma, power_error, unit
 from tests.kernels import score_cases

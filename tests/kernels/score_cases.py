@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from geomkit.kernels import Backend, module
-from geomkit.nearest import Nearest
+from geomkit.pairwise.candidates import Nearest
 from tests.bounds import gamma, unit
 from tests.kernels.case import NONE, Case, as_tile, quantised, rounded
 

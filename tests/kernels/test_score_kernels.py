@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from geomkit.kernels import Backend, load, module
-from geomkit.nearest import Nearest
+from geomkit.pairwise.candidates import Nearest
 from tests.bounds import assert_within, gamma, unit
 from tests.kernels.case import as_tile, quantised, read, working
 from tests.kernels.score_cases import distinct_symmetric, some_bfloat16

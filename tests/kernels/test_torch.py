@@ -6,8 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geomkit.kernels import Backend, torch_
-from geomkit.nearest import Nearest
-from geomkit.reducers import Above, RowExtremes, RowRanges, Tally
+from geomkit.pairwise.candidates import Nearest
+from geomkit.pairwise.reducers import Above, RowExtremes, RowRanges, Tally
 from tests.bounds import assert_within
 from tests.kernels.case import DEVICE, working
 from tests.kernels.cases import minkowski_error, power_mean_error

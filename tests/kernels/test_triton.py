@@ -18,7 +18,7 @@ from geomkit.kernels import Backend, load, module
 from geomkit.kernels import triton_counts as counting
 from geomkit.kernels import triton_nearest as finding
 from geomkit.kernels import triton_tiles as tiling
-from geomkit.nearest import Nearest
+from geomkit.pairwise.candidates import Nearest
 from tests.kernels.case import DEVICE
 
 TRITON = Backend.TRITON

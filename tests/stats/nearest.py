@@ -5,7 +5,7 @@ import torch
 
 from geomkit.kernels import Backend, load, triton_nearest
 from geomkit.kernels import module as backend_of
-from geomkit.nearest import Nearest
+from geomkit.pairwise.candidates import Nearest
 from geomkit.stats import neighbors as module
 from tests.kernels.case import read
 from tests.stats.oracle import data

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import procrustes
 from scipy.stats import ortho_group
 
-from geomkit import blocks
+from geomkit.core import blocks
 from geomkit.errors import InvalidInputError
 from geomkit.stats import alignment as module
 from geomkit.stats.alignment import METHODS, Alignment, alignment

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from geomkit.arrays import as_matrix
+from geomkit.core.matrix import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
-from geomkit.rows import centred_rows
+from geomkit.pairwise.normalization import centred_rows
 from geomkit.stats.concentration import CERTAIN, concentration, concentration_of
 from tests.bounds import assert_between, assert_within, gamma, unit
 from tests.kernels.cases import minkowski_error

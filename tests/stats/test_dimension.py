@@ -267,9 +267,9 @@ def test_pca_matches_the_covariance(monkeypatch, form, metric, n, d):
     y = x / np.linalg.norm(x, axis=1, keepdims=True) if metric == "cosine" else x
     values = np.linalg.eigvalsh(np.cov(y.T))[::-1]
     if form == "small blocks":
-        monkeypatch.setattr("geomkit.batches.BLOCK_ENTRIES", 1)
-        monkeypatch.setattr("geomkit.batches.BLOCK_ROWS", 7)
-        monkeypatch.setattr("geomkit.wide.TILE_ROWS", 7)
+        monkeypatch.setattr("geomkit.covariance.batches.BLOCK_ENTRIES", 1)
+        monkeypatch.setattr("geomkit.covariance.batches.BLOCK_ROWS", 7)
+        monkeypatch.setattr("geomkit.covariance.gram.TILE_ROWS", 7)
     given = {"sparse": scipy.sparse.csr_array, "torch": torch.from_numpy}.get(form, np.asarray)(x)
     backend = form if form in {"torch", "reference"} else "auto"
     found = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
@@ -280,7 +280,7 @@ def test_pca_matches_the_covariance(monkeypatch, form, metric, n, d):
     above = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
     assert above.components_95 is None
     assert above.dimension_ == found.dimension_
-    monkeypatch.setattr("geomkit.stats.gathered.WIDEST", d - 1)
+    monkeypatch.setattr("geomkit.covariance.gathered.WIDEST", d - 1)
     rows = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
     assert rows.dimension_ == pytest.approx(found.dimension_, rel=1e-9)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
-from geomkit.reducers import Tally
+from geomkit.pairwise.reducers import Tally
 from geomkit.stats.distribution import Distribution
 from tests.bounds import assert_between, assert_within
 from tests.stats.oracle import counter_reach, cumulative_bracket, quantile_bracket

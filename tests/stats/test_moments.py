@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from geomkit import batches, wide
+from geomkit.covariance import batches, gram
 from geomkit.kernels import Backend
 from geomkit.stats.moments import Moments, moments
 from tests.bounds import assert_within, gamma
@@ -77,8 +77,8 @@ def test_sparse_rows(shape, far, backend):
 @pytest.mark.parametrize("variance_se", [True, False])
 def test_rows_wider_than_the_limit(variance_se, kind, backend, monkeypatch):
     """More rows than columns, and still too many columns for d × d: tiles of several blocks."""
-    monkeypatch.setattr("geomkit.stats.gathered.WIDEST", 10)
-    monkeypatch.setattr(wide, "TILE_ROWS", 40)
+    monkeypatch.setattr("geomkit.covariance.gathered.WIDEST", 10)
+    monkeypatch.setattr(gram, "TILE_ROWS", 40)
     x = sparse_rows(*TALL)
     found = moments(scipy.sparse.csr_array(x) if kind == "sparse" else x, backend=backend, variance_se=variance_se)
     by_columns = kind == "sparse" and backend == "cpu" and not variance_se
@@ -233,7 +233,7 @@ def test_standard_errors_agree_with_the_jackknife(name, shape):
 def test_threads_and_blocks_change_nothing_but_rounding(shape, threads, monkeypatch):
     monkeypatch.setattr(batches, "BLOCK_ROWS", 7)
     monkeypatch.setattr(batches, "BLOCK_ENTRIES", 1)
-    monkeypatch.setattr(wide, "TILE_ROWS", 19)
+    monkeypatch.setattr(gram, "TILE_ROWS", 19)
     x = data("clustered", *shape)
     check(moments(x, threads=threads, variance_se=True), x, variance_se=True)
 

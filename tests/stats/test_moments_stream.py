@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomkit import batches
-from geomkit.arrays import as_matrix
+from geomkit.core.matrix import as_matrix
+from geomkit.covariance import batches
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
 from geomkit.stats.moments import MomentsAccumulator, moments

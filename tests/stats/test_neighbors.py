@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomkit import tiles
-from geomkit.arrays import as_matrix
+from geomkit.core.matrix import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
-from geomkit.scores import COARSE
+from geomkit.pairwise import tiles
+from geomkit.pairwise.scores import COARSE
 from geomkit.stats import neighbors as module
 from geomkit.stats.neighbors import neighbors
 from tests.bounds import assert_within

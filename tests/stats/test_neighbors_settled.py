@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from geomkit import blocks, exact, memory, tiles
-from geomkit.arrays import as_matrix
+from geomkit.core import blocks, memory
+from geomkit.core.matrix import as_matrix
 from geomkit.kernels import cpu_product
+from geomkit.pairwise import rescoring, tiles
+from geomkit.pairwise.tiles import Tiles
 from geomkit.stats import neighbors as module
 from geomkit.stats.neighbors import candidates_of, neighbors, settle
-from geomkit.tiles import Tiles
 from tests.precision import STRICT, permissions
 from tests.stats.nearest import METRICS, assert_nearest, keep_fewer, rows_of, same
 from tests.stats.oracle import BFLOAT16, SETTLED, force
@@ -45,7 +46,7 @@ def test_answers_are_the_same_to_the_bit_whatever_they_are_screened_with(monkeyp
     for target, value in (
         ((memory, "RESIDENT_BYTES"), 0),
         ((blocks, "BLOCK_ENTRIES"), 33 * 7),
-        ((exact, "_GATHERED_ENTRIES"), 33 * 5),
+        ((rescoring, "_GATHERED_ENTRIES"), 33 * 5),
         ((module, "_REDONE_ENTRIES"), 100),
     ):
         with monkeypatch.context() as context:
@@ -70,7 +71,7 @@ def test_rows_that_screening_cannot_settle_are_redone(monkeypatch, backend, prec
             assert found.n_recomputed > 0
             assert same(found, want)
             context.setattr(module, "_REDONE_ENTRIES", 64)
-            context.setattr("geomkit.memory.RESIDENT_BYTES", 0)
+            context.setattr("geomkit.core.memory.RESIDENT_BYTES", 0)
             assert same(neighbors(x, k, **how), want)
 
 

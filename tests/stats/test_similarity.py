@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from geomkit.arrays import Matrix
+from geomkit.core.matrix import Matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import cpu_product
 from geomkit.stats.cosine import cosine_bound, cosine_similarity

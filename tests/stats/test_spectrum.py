@@ -190,9 +190,9 @@ def test_both_at_once_are_each_alone(backend, shape):
 def test_blocks_and_threads_change_nothing_but_rounding(shape, monkeypatch):
     x = data("clustered", *shape)
     want = spectrum(x, standard_errors=True, threads=1)
-    monkeypatch.setattr("geomkit.batches.BLOCK_ENTRIES", 1)
-    monkeypatch.setattr("geomkit.batches.BLOCK_ROWS", 37)
-    monkeypatch.setattr("geomkit.wide.TILE_ROWS", 7)
+    monkeypatch.setattr("geomkit.covariance.batches.BLOCK_ENTRIES", 1)
+    monkeypatch.setattr("geomkit.covariance.batches.BLOCK_ROWS", 37)
+    monkeypatch.setattr("geomkit.covariance.gram.TILE_ROWS", 7)
     for threads in (1, 2, 5):
         found = spectrum(x, standard_errors=True, threads=threads)
         assert_within(found.eigenvalues, want.eigenvalues, 1e-12 * want.eigenvalues[0])

@@ -59,7 +59,7 @@ def test_one_sweep_gives_what_each_gives_alone(precision):
 
 @pytest.mark.parametrize(("size", "threads"), [(1, 1), (31, 2), (64, 3), (230, 1), (231, 2)])
 def test_answers_ignore_tiles_and_threads(monkeypatch, size, threads):
-    monkeypatch.setattr("geomkit.tiles.TILE", size)
+    monkeypatch.setattr("geomkit.pairwise.tiles.TILE", size)
     x = data("duplicated", *SHAPE)
     check(survey(x, k=3, threads=threads), x, 1e-6)
 

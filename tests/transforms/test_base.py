@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-import geomkit.blocks
+import geomkit.core.blocks
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.transforms import AllButTheTop, Centering, Standardizing, Transform, Whitening, base
 from tests.transforms.cases import INVERTIBLE, VARIANTS, dyadic, named, rows, stretch
@@ -91,7 +91,7 @@ def test_blocks_do_not_matter(variant, monkeypatch):
     want = fit(variant, x)
     there = want.transform(x)
     for size in (1, 7 * 6, 299 * 6):
-        monkeypatch.setattr(geomkit.blocks, "BLOCK_ENTRIES", size)
+        monkeypatch.setattr(geomkit.core.blocks, "BLOCK_ENTRIES", size)
         got = fit(variant, x)
         for name in want.learned:
             np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-10, atol=1e-13, err_msg=name)
@@ -213,7 +213,7 @@ def test_rows_are_numbered_through_all_blocks(monkeypatch):
     x = rows()
     fitted = Centering().fit(x)
     x[[123, 250], 2] = np.nan
-    monkeypatch.setattr(geomkit.blocks, "BLOCK_ENTRIES", 6 * 50)
+    monkeypatch.setattr(geomkit.core.blocks, "BLOCK_ENTRIES", 6 * 50)
     for call in (fitted.transform, fitted.inverse_transform, Standardizing().fit):
         with pytest.raises(InvalidInputError, match=r"X has 2 rows \(first: 123, 250\)|X has 1 row \(123\)"):
             call(x)
@@ -233,7 +233,7 @@ def test_objects_that_are_no_numbers_are_a_type_error_as_scikit_learn_has_it():
 
 @pytest.mark.parametrize("variant", [Centering(), Standardizing(), AllButTheTop(), Whitening()], ids=named)
 def test_memory_beyond_the_rows_is_bounded(variant, tmp_path, monkeypatch):
-    monkeypatch.setattr(geomkit.blocks, "BLOCK_ENTRIES", 2**14)
+    monkeypatch.setattr(geomkit.core.blocks, "BLOCK_ENTRIES", 2**14)
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (100_000, 16))
     x[:] = np.random.default_rng(0).standard_normal(x.shape)
     tracemalloc.start()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import geomkit.blocks
-from geomkit.arrays import as_matrix
+import geomkit.core.blocks
+from geomkit.core.matrix import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.transforms import sums
 from tests.transforms.cases import dyadic, rows
@@ -28,7 +28,7 @@ def measured(x, k=None):
 @pytest.mark.parametrize("shift", [0.0, 1e6, -1e6, 2.0**30])
 @pytest.mark.parametrize("block", [1, 6 * 11, 2**20])
 def test_against_longdouble(shift, block, monkeypatch):
-    monkeypatch.setattr(geomkit.blocks, "BLOCK_ENTRIES", block)
+    monkeypatch.setattr(geomkit.core.blocks, "BLOCK_ENTRIES", block)
     x = dyadic() + shift
     mean, sd, (values, directions, rank, total, floor) = measured(x)
     want_mean, want_sd, covariance = wide(x)
@@ -83,7 +83,7 @@ def test_variances_that_do_not_fit_are_refused(power, fits):
 
 @pytest.mark.parametrize("at", [1, 60, 99])
 def test_one_row_that_differs_is_seen_in_every_block(at, monkeypatch):
-    monkeypatch.setattr(geomkit.blocks, "BLOCK_ENTRIES", 2 * 10)
+    monkeypatch.setattr(geomkit.core.blocks, "BLOCK_ENTRIES", 2 * 10)
     x = np.ones((100, 2))
     x[at, 1] = 3
     mean, reach = sums.centre(as_matrix(x))

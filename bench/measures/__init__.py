@@ -1,0 +1,1 @@
+"""What several studies measure with: tasks, recall, rank association, intervals, peers of the audit, rivals."""

@@ -1,0 +1,16 @@
+"""Moments of all pairs without the pairs: sums over rows that give means and variances of distances in closed form.
+
+The mean cosine, the variance of squared distances or the spectrum need no pairs: Σ y, Σ |y|², Σ |y|² y and Σ y yᵀ
+suffice, and one pass over the rows adds them up in O(n d min(n, d)).
+
+    x ─ core.matrix ─ gathered ─ accumulate ─ batches ─ scatter       n, Σ y, Σ y yᵀ, …: mergeable, about a pivot
+                                     │
+                                     ├─ influence, projections        a second pass: standard errors, directions
+                                     └─ gram                          rows so wide that YYᵀ is the smaller matrix
+
+- `scatter` holds the sums and merges two of them. `batches` pours a block of rows into a pair of scatters, one of the
+  rows as they are and one of the rows over their norms. `accumulate` pours all rows, in threads or by an executor;
+  `gathered` does so for a statistic, and refuses or drops invalid rows.
+
+Start reading with `scatter`.
+"""

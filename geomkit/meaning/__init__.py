@@ -1,1 +1,0 @@
-"""What vectors mean: lenses, decoding, sparse features, factorisation, lookup, interpretability; imported by module."""

@@ -1,0 +1,367 @@
+"""Rows made ready for products.
+
+Prepared rows are kept whole while they are small and made again, panel by panel, when they are not, so memory beyond
+the input stays bounded however many rows there are.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.core.blocks import block_rows, each_block
+from geomkit.core.devices import if_it_fits
+from geomkit.core.matrix import Matrix, reject_rows
+from geomkit.core.memory import budget
+from geomkit.core.threads import processors
+from geomkit.kernels import Backend, load, module
+
+__all__ = [
+    "Rows",
+    "as_given",
+    "centred_rows",
+    "directed",
+    "direction_norms",
+    "rescaled",
+    "room",
+    "taken",
+    "unit_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a matrix after one of two preparations.
+
+    ``unit``: each row over its Euclidean norm. ``centred``: the mean taken out and everything divided by a power of
+    two that brings the largest row to a norm of at most 1; sparse rows are scaled but not centred, since that would
+    fill them.
+    """
+
+    matrix: Matrix
+    backend: Backend
+    dtype: str
+    preparation: Literal["unit", "centred"]
+    squares: NDArray[np.float64]
+    """Squared norms of the prepared rows, (n,)."""
+    scale: float = 1.0
+    """What centred rows were divided by."""
+    mean: NDArray[np.float64] | None = None
+    resident: Any = None
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.matrix.n
+
+    @property
+    def sparse(self) -> bool:
+        """Whether blocks are CSR: the CPU kernels read them so, the other backends read dense blocks."""
+        return self.matrix.kind == "sparse" and self.backend is Backend.CPU
+
+    @property
+    def device(self) -> Any:
+        """The torch device that blocks lie on, or None."""
+        return _device(self.matrix, self.backend)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether tiles are bfloat16."""
+        return False
+
+    def block(self, start: int, stop: int) -> Any:
+        """Return prepared rows ``start:stop``, in this backend's memory and dtype."""
+        if self.resident is not None:
+            return self.resident[start:stop]
+        return self.make(start, stop, self.dtype)
+
+    left = right = block
+    """Both factors of a product of pairs."""
+
+    def take(self, numbers: NDArray[np.int64]) -> Any:
+        """Return prepared rows with these numbers."""
+        if self.resident is not None:
+            return self.resident[numbers]
+        block = module(self.backend).zeros((len(numbers), self.matrix.d), self.dtype, self.device)
+        for at, row in enumerate(numbers):
+            block[at] = self.make(int(row), int(row) + 1, self.dtype)[0]
+        return block
+
+    def make(self, start: int, stop: int, dtype: str) -> Any:
+        """Prepare rows ``start:stop`` in `dtype`, from the matrix as given."""
+        if self.sparse:
+            return self._make_sparse(start, stop, dtype)
+        x = as_given(self.matrix, self.backend, start, stop)
+        out = module(self.backend).zeros((stop - start, self.matrix.d), dtype, self.device)
+        if self.preparation == "unit":
+            load("unit_rows", self.backend)(x, out)
+        else:
+            load("centred_rows", self.backend)(x, self.mean, self.scale, out)
+        return out
+
+    def _make_sparse(self, start: int, stop: int, dtype: str) -> Any:
+        block = self.matrix.rows(start, stop).astype(np.float64)
+        if self.preparation == "unit":
+            scaled, row_of, norms, _ = _scaled(block)
+            block.data = (scaled / norms[row_of]).astype(dtype)
+        else:
+            block.data = (block.data / self.scale).astype(dtype)
+        return block
+
+
+def _device(matrix: Matrix, backend: Backend) -> Any:
+    return matrix.device if backend.on_device else None
+
+
+def as_given(matrix: Matrix, backend: Backend, start: int, stop: int) -> Any:
+    """Dense rows before any preparation, in the backend's memory: float32 where that holds them exactly."""
+    return _placed(matrix, backend, matrix.block(start, stop))
+
+
+def taken(matrix: Matrix, backend: Backend, numbers: NDArray[np.int64]) -> Any:
+    """Return the rows with these numbers, as `as_given` does."""
+    return _placed(matrix, backend, matrix.take(numbers))
+
+
+def _placed(matrix: Matrix, backend: Backend, x: Any) -> Any:
+    wide = x.dtype.itemsize == 8 or backend is Backend.REFERENCE
+    return module(backend).as_working(x, "float64" if wide else "float32", _device(matrix, backend))
+
+
+def room(matrix: Matrix) -> int:
+    """Bytes of prepared rows that may be kept; on GPUs half of what is free on the one with the least."""
+    if matrix.crew is not None:
+        # Whoever works on rows makes them ready.
+        return 0
+    if not matrix.on_accelerator or matrix.device.type != "cuda":
+        return budget(matrix)
+    import torch
+
+    return min(torch.cuda.mem_get_info(device)[0] for device in matrix.devices) // 2
+
+
+def _resident(rows: Rows) -> Any:
+    """All prepared rows at once where they are small enough, else None."""
+    if rows.sparse:
+        # Prepared CSR rows are no larger than the input.
+        return rows.make(0, rows.n, rows.dtype)
+    if _bytes(rows.matrix, rows.dtype) > room(rows.matrix):
+        return None
+
+    def whole() -> Any:
+        out = module(rows.backend).zeros((rows.n, rows.matrix.d), rows.dtype, rows.device)
+        for start, stop in rows.matrix.blocks(block_rows(rows.matrix)):
+            out[start:stop] = rows.make(start, stop, rows.dtype)
+        return out
+
+    return if_it_fits(whole, "prepared rows", rows.device)
+
+
+def direction_norms(matrix: Matrix, backend: Backend, threads: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Norm of each row, NaN where it is not finite, and the sum of the unit rows of all others.
+
+    Returns
+    -------
+    norms : (n,) float64
+    total : (d,) float64
+        Added up block by block in the order of the rows, whatever the number of threads.
+    """
+    if matrix.kind == "sparse":
+        scaled, row_of, norms, scale = _scaled(matrix.rows(0, matrix.n))
+        usable = np.isfinite(norms) & (norms > 0)
+        weights = np.where(usable[row_of], scaled / np.where(usable, norms, 1.0)[row_of], 0.0)
+        columns = matrix.rows(0, matrix.n).indices
+        total: Any = np.bincount(columns, weights=weights, minlength=matrix.d)
+        with np.errstate(over="ignore"):
+            return norms * scale, total
+    found = each_block(matrix, backend, threads, partial(_unit_sum, matrix, backend))
+    return np.concatenate([norms for norms, _ in found]), np.sum([total for _, total in found], axis=0)
+
+
+def _unit_sum(matrix: Matrix, backend: Backend, start: int, stop: int) -> tuple[Any, Any]:
+    """Norms of some rows, and the sum of their directions."""
+    memory = module(backend)
+    total = memory.zeros((matrix.d,), "float64", _device(matrix, backend))
+    norms = load("unit_sums", backend)(as_given(matrix, backend, start, stop), total)
+    return memory.to_numpy(norms), memory.to_numpy(total)
+
+
+def _norms(matrix: Matrix, backend: Backend) -> NDArray[np.float64]:
+    """Euclidean norm of each row in float64, NaN where a row is not finite."""
+    if matrix.kind == "sparse":
+        return _sparse_norms(matrix)
+    return np.concatenate(each_block(matrix, backend, 1, partial(_norms_of, matrix, backend)))
+
+
+def _norms_of(matrix: Matrix, backend: Backend, start: int, stop: int) -> Any:
+    x, memory = as_given(matrix, backend, start, stop), module(backend)
+    out = memory.zeros(tuple(x.shape), "float64", _device(matrix, backend))
+    return memory.to_numpy(load("unit_rows", backend)(x, out))
+
+
+def _sparse_norms(matrix: Matrix) -> NDArray[np.float64]:
+    _, _, norms, scale = _scaled(matrix.rows(0, matrix.n))
+    with np.errstate(over="ignore"):
+        return norms * scale
+
+
+def rescaled(matrix: Matrix) -> tuple[Matrix, NDArray[np.float64]]:
+    """Sparse rows over powers of two near their largest entries, in a copy, and their norms then."""
+    scaled, _, norms, _ = _scaled(matrix.data)
+    parts = scaled, matrix.data.indices, matrix.data.indptr
+    copy = replace(matrix, data=type(matrix.data)(parts, shape=matrix.data.shape), dtype="float64")
+    return copy, norms if matrix.keep is None else norms[matrix.keep]
+
+
+def _scaled(block: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Entries of a CSR block over a power of two near the largest of their row, so that squares stay in the range.
+
+    Returns
+    -------
+    scaled, row_of : (nnz,)
+        The entries, and the rows that they belong to.
+    norms, scale : (n,)
+        Norms of the scaled rows, NaN where a row is not finite; and what the rows were divided by.
+    """
+    n = block.shape[0]
+    data = block.data.astype(np.float64)
+    row_of = np.repeat(np.arange(n), np.diff(block.indptr))
+    largest = np.zeros(n)
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(largest, row_of, np.abs(data))
+        finite = np.isfinite(largest)
+        scale = np.exp2(np.frexp(np.where(finite & (largest > 0), largest, 1.0))[1].astype(np.float64) - 1)
+        scaled = data / scale[row_of]
+        squares = np.bincount(row_of, weights=scaled**2, minlength=n)
+    return scaled, row_of, np.where(finite, np.sqrt(squares), np.nan), scale
+
+
+def directed(matrix: Matrix, norms: NDArray[np.float64], on_invalid: str) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Refuse or drop rows without a direction: those whose norm is NaN, for they are not finite, or 0.
+
+    Returns
+    -------
+    matrix : Matrix
+        The rows that are left.
+    had : (n,) bool
+        Which of the rows given they are.
+
+    Raises
+    ------
+    InvalidInputError
+        There are such rows, and ``on_invalid="raise"``; or fewer than two rows are left.
+    """
+    unknown, zero = np.isnan(norms), norms == 0
+    if on_invalid == "raise":
+        reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
+        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
+    bad = unknown | zero
+    return reject_rows(matrix, bad, "are not finite or zero", on_invalid, 2), ~bad
+
+
+def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
+    """Rows over their norms; rows without a direction are refused or dropped.
+
+    Raises
+    ------
+    InvalidInputError
+        Rows are not finite or zero, and ``on_invalid="raise"``; or fewer than two rows are left.
+    """
+    whole: Any = None
+    if matrix.kind == "sparse":
+        norms = _sparse_norms(matrix)
+    else:
+        whole, norms = _all_units(matrix, backend, dtype)
+    kept, _ = directed(matrix, norms, on_invalid)
+    rows = Rows(kept, backend, dtype, "unit", np.ones(kept.n))
+    if matrix.kind == "sparse":
+        return _finished(rows, keep=True)
+    if kept.n < matrix.n:
+        # Made again without those that were dropped, and not beside them.
+        fits, whole = whole is not None, None
+        return _finished(rows, keep=fits)
+    return replace(rows, resident=whole)
+
+
+def _all_units(matrix: Matrix, backend: Backend, dtype: str) -> tuple[Any, NDArray[np.float64]]:
+    """All unit rows where they are small enough, else None, and the norms: both from one reading."""
+    if _bytes(matrix, dtype) > room(matrix):
+        return None, _norms(matrix, backend)
+    kernel, memory, device = load("unit_rows", backend), module(backend), _device(matrix, backend)
+    norms = np.empty(matrix.n)
+
+    def whole() -> Any:
+        out = memory.zeros((matrix.n, matrix.d), dtype, device)
+
+        def work(start: int, stop: int) -> None:
+            x = as_given(matrix, backend, start, stop)
+            norms[start:stop] = memory.to_numpy(kernel(x, out[start:stop]))
+
+        each_block(matrix, backend, processors(), work)
+        return out
+
+    kept = if_it_fits(whole, "prepared rows", device)
+    return (None, _norms(matrix, backend)) if kept is None else (kept, norms)
+
+
+def _bytes(matrix: Matrix, dtype: str) -> int:
+    return matrix.n * matrix.d * np.dtype(dtype).itemsize
+
+
+def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, *, keep: bool = True) -> Rows:
+    """Rows less their mean, scaled by a power of two to norms of at most 1; `keep` holds small ones resident.
+
+    The mean is taken relative to the first row, so that identical rows become exactly zero and a far-away origin costs
+    no digits.
+
+    Raises
+    ------
+    InvalidInputError
+        Rows are not finite, and ``on_invalid="raise"``; or fewer than two rows are left; or the rows are further apart
+        than float64 can say.
+    """
+    norms = _norms(matrix, backend)
+    unknown = np.isnan(norms)
+    kept = reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
+    scale = _power_of_two(float(norms[~unknown].max()))
+    if matrix.kind == "sparse":
+        squares = (norms[~unknown] / scale) ** 2
+        _reject_distant(kept, squares)
+        return _finished(Rows(kept, backend, dtype, "centred", squares, scale, np.zeros(kept.d)), keep=keep)
+    origin = module(backend).to_numpy(as_given(kept, backend, 0, 1))[0].astype(np.float64)
+    shifted = Rows(kept, backend, "float64", "centred", np.empty(0), scale, origin)
+    total = np.sum(each_block(kept, backend, 1, partial(_sum_of, shifted)), axis=0)
+    mean = origin + total / kept.n * scale
+    centred = Rows(kept, backend, "float64", "centred", np.empty(0), scale, mean)
+    squares = np.concatenate(each_block(kept, backend, 1, partial(_squares_of, centred)))
+    _reject_distant(kept, squares)
+    # The reciprocal of the whole scale must be a number, too.
+    further = max(_power_of_two(math.sqrt(float(squares.max()))), 2.0**-1022 / scale)
+    return _finished(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean), keep=keep)
+
+
+def _sum_of(rows: Rows, start: int, stop: int) -> Any:
+    return module(rows.backend).to_numpy(rows.make(start, stop, "float64").sum(0))
+
+
+def _squares_of(rows: Rows, start: int, stop: int) -> Any:
+    block = rows.make(start, stop, "float64")
+    return module(rows.backend).to_numpy((block * block).sum(1))
+
+
+def _reject_distant(matrix: Matrix, squares: NDArray[np.float64]) -> None:
+    reject_rows(matrix, ~np.isfinite(squares), "lie further from the mean than float64 can say", "raise", 2)
+
+
+def _power_of_two(value: float) -> float:
+    """Power of two just above a norm, or the nearest whose reciprocal is a number; 1 for a norm of 0."""
+    if math.isinf(value):
+        return 2.0**1023
+    return math.ldexp(1.0, max(-1022, min(math.frexp(value)[1], 1023))) if value > 0 else 1.0
+
+
+def _finished(rows: Rows, *, keep: bool) -> Rows:
+    return replace(rows, resident=_resident(rows)) if keep else rows

@@ -1,0 +1,139 @@
+"""The sweep: one pass over the tiles of the matrix of pairs, feeding many mergeable reducers.
+
+A tile is small enough to stay in cache, or large enough to keep a device busy. Each worker thread, and each device,
+owns its tiles and its copies of the reducers, which are merged at the end. Rows that are too many to be held ready are
+walked in pairs of panels.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+from geomkit.core.progress import Counter
+from geomkit.core.threads import ieee, one_thread_each, processors
+from geomkit.kernels import Backend
+from geomkit.pairwise.device_sweep import sweep_on_devices
+from geomkit.pairwise.normalization import room
+from geomkit.pairwise.panels import Panel, Panels, Span, panel_pairs, panel_rows, tiles_of
+from geomkit.pairwise.tiles import PairReducer, Shared, Tiles, pairs_in, schedule, tile_size
+
+__all__ = ["sweep", "sweep_panels"]
+
+
+def sweep(
+    tiles: Tiles, reducers: Sequence[PairReducer], *, threads: int | None = None, size: int | None = None
+) -> None:
+    """Feed every tile at or above the diagonal to every reducer.
+
+    Parameters
+    ----------
+    tiles : Tiles
+        What a tile is.
+    reducers : sequence of PairReducer
+        Updated in place.
+    threads : int, optional
+        Worker threads of the CPU backend; all processors of this process unless given. The others use one for each
+        device and parallelise inside it.
+    size : int, optional
+        Rows and columns of a tile.
+
+    Raises
+    ------
+    DeviceMemoryError
+        A device has no room for the smallest tile.
+
+    Notes
+    -----
+    O(n² d) time. Memory beyond the rows: each worker's tile and blocks; on a device two tiles, and what reducing one
+    takes. Where a device runs out of memory its tiles are halved, which a warning says.
+    """
+    rows = tiles.rows
+    size = size or tile_size(tiles)
+    if rows.matrix.crew is not None:
+        rows.matrix.crew.sweep(tiles, reducers, size)
+        return
+    count = Counter("pairs", rows.n * (rows.n - 1) // 2)
+    if rows.resident is None and not rows.backend.on_device:
+        pairs = panel_pairs(rows.n, panel_rows(rows, room(rows.matrix), size))
+        sweep_panels(tiles, reducers, pairs, threads=threads, size=size, count=count)
+        return
+    order = list(schedule(rows.n, size))
+    if rows.resident is not None:
+        order = _from_the_diagonal(order)
+    if rows.backend.on_device:
+        with ieee():
+            sweep_on_devices(tiles, reducers, order, size, count)
+        return
+    workers = (threads or processors()) if rows.backend is Backend.CPU else 1
+    workers = min(workers, len(order))
+    if workers == 1:
+        # A single tile is left to BLAS's own threads, unless the caller set their number.
+        with ieee(), one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
+            _work(tiles, size, iter(order), reducers, count)
+        return
+    siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
+    # Workers take the next tile when they are done with one, so that none waits for another at the end.
+    shared = Shared(order)
+    with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(_work, tiles, size, shared, mine, count) for mine in siblings]:
+            done.result()
+    for mine in siblings:
+        for reducer, other in zip(reducers, mine, strict=True):
+            reducer.merge(other)
+
+
+def sweep_panels(
+    tiles: Tiles,
+    reducers: Sequence[PairReducer],
+    pairs: Iterable[tuple[Span, Span]],
+    *,
+    threads: int | None = None,
+    size: int | None = None,
+    held: dict[Span, Panel] | None = None,
+    count: Counter | None = None,
+) -> None:
+    """Feed the tiles of these pairs of panels to every reducer, each panel made ready once while it is in use.
+
+    Parameters
+    ----------
+    tiles, reducers, threads, size
+        As for `sweep`; no rows are resident.
+    pairs : iterable of (span, span)
+        Panels of rows, the first not after the second, and both a multiple of `size` rows but for the last.
+    held : dict, optional
+        Panels that are there already; gets those of the last pair.
+    count : Counter, optional
+        Told about every tile.
+    """
+    size = size or tile_size(tiles)
+    workers = (threads or processors()) if tiles.rows.backend is Backend.CPU else 1
+    siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
+    with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
+        for left, right, ready in Panels(tiles, workers, held).walk(pairs):
+            shared = Shared(_from_the_diagonal(tiles_of(left, right, size)))
+            for done in [pool.submit(_work, ready, size, shared, mine, count) for mine in siblings]:
+                done.result()
+    for mine in siblings:
+        for reducer, other in zip(reducers, mine, strict=True):
+            reducer.merge(other)
+
+
+def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, slice]]:
+    """Order tiles by how near their rows are in the input: candidates found early leave out more later."""
+    return sorted(order, key=lambda tile: tile[1].start - tile[0].start)
+
+
+def _work(
+    tiles: Tiles,
+    size: int,
+    order: Iterator[tuple[slice, slice]],
+    reducers: Sequence[PairReducer],
+    count: Counter | None = None,
+) -> None:
+    make = tiles.worker(size)
+    for i, j in order:
+        tile = make(i, j)
+        for reducer in reducers:
+            reducer.update(tile, i, j)
+        if count is not None:
+            count(pairs_in(i, j))

@@ -1,1 +1,0 @@
-"""Figures and reports over results that are there already; nothing here measures."""

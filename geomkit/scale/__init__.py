@@ -1,1 +1,0 @@
-"""Larger than memory: rows in many files, anywhere, read when they are needed."""
