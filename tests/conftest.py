@@ -1,5 +1,6 @@
 import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,3 +95,11 @@ def permissive(request):
     yield request.param
     precision.the_old_way("highest")()
     precision.permit(before)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("GEOMKIT_CACHE", str(folder))
+    return folder

