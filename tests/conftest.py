@@ -1,5 +1,6 @@
 import os
 import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,30 @@ DAILY = (
 """Those among them that `make test` runs all the same."""
 
 
+GRIDS = (r"^tests/(kernels|pairwise|covariance|stats|transforms)/.*\[",)
+"""Tests over grids of shapes, dtypes, backends and settings, thousands in all, ..."""
+
+EVERY = 4
+"""... of which `make test` runs one in so many, and one of each function at least; `make test-all` runs the others."""
+
+
+def digest(item):
+    return zlib.crc32(item.nodeid.encode())
+
+
+def of_the_day(items):
+    """Choose among the tests of grids, by the digests of their names, so that every run takes the same."""
+    functions = {}
+    for item in sorted((item for item in items if named(item, GRIDS)), key=digest):
+        functions.setdefault(item.nodeid.split("[")[0], []).append(item)
+    return {
+        item
+        for grid in functions.values()
+        for place, item in enumerate(grid)
+        if place == 0 or digest(item) % EVERY == 0
+    }
+
+
 def named(item, patterns):
     return any(re.search(pattern, item.nodeid) for pattern in patterns)
 
@@ -80,10 +105,12 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    chosen = of_the_day(items)
     for item in items:
+        rare = named(item, SLOW) or (named(item, GRIDS) and item not in chosen)
         if named(item, SERIAL):
             item.add_marker(pytest.mark.serial)
-        elif item.get_closest_marker("real") or (named(item, SLOW) and not named(item, DAILY)):
+        elif item.get_closest_marker("real") or (rare and not named(item, DAILY)):
             item.add_marker(pytest.mark.slow)
 
 
