@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from geomkit.auditing.compare import compare as compare
     from geomkit.auditing.result import Audit as Audit
     from geomkit.distributed.api import at_scale as at_scale
+    from geomkit.distributed.api import distribute as distribute
     from geomkit.io.shards.shards import Shards as Shards
     from geomkit.io.shards.shards import open_shards as open_shards
     from geomkit.sampling.estimator import Sampled as Sampled
@@ -97,6 +98,7 @@ _WHERE = {
     "concentration": "geomkit.stats.concentration",
     "cosine_similarity": "geomkit.stats.cosine",
     "cosine_stats": "geomkit.stats.cosine",
+    "distribute": "geomkit.distributed.api",
     "hubness": "geomkit.stats.hubness",
     "intrinsic_dimension": "geomkit.stats.dimension",
     "moments": "geomkit.stats.moments",

@@ -19,7 +19,8 @@ from bench.figures.scale import finding, scale
 from bench.harness.study import Context, Study, Tables, Unit
 from bench.inputs.generated import generated
 from bench.speed.peak_memory import PeakMemory
-from geomkit.distributed.api import at_scale
+from geomkit.core.blocks import BlockMap
+from geomkit.distributed.api import distribute
 from geomkit.distributed.cost import MEASUREMENTS, Job, Machines, Rates, Run, fit
 from geomkit.distributed.executors import local_cluster
 from geomkit.sampling.estimator import sampled
@@ -150,7 +151,7 @@ class Bench:
         # Compiled code is loaded when it is first called.
         for client in self.clients.values():
             for measurement in self._measurements:
-                with at_scale(generated(20_000, 16, 0, 2**20), client=client) as rows:
+                with distribute(generated(20_000, 16, 0, 2**20), client=client) as rows:
                     CALLS[measurement](rows)
         return self
 
@@ -170,7 +171,7 @@ class Bench:
         """Seconds of one call by so many workers, 0 for a plain call in one thread; and what it found."""
         start = time.perf_counter()
         if workers:
-            with at_scale(rows, client=self.clients[workers]) as spread:
+            with distribute(rows, client=self.clients[workers]) as spread:
                 found = CALLS[measurement](spread)
         else:
             found = CALLS[measurement](rows, threads=1)
@@ -183,11 +184,10 @@ def grow(bench: Bench, sizes: Sizes, context: Context) -> pd.DataFrame:
     points = POINTS_QUICK if context.quick else POINTS
     for n, d in sizes.grown:
         data = generated(n, d, context.seed, MEMORY)
-        with at_scale(data, client=bench.clients[2]) as spread:
-            crew: Any = spread.crew
-            crew.each_block([(0, 1), (1, 2)], _Draw(data), ())
+        with distribute(data, client=bench.clients[2]) as spread:
+            spread.run(BlockMap([(0, 1), (1, 2)], _Draw(data), (), threads=1))
             start = time.perf_counter()
-            crew.each_block([(at, min(at + 2**16, n)) for at in range(0, n, 2**16)], _Draw(data), ())
+            spread.run(BlockMap([(at, min(at + 2**16, n)) for at in range(0, n, 2**16)], _Draw(data), (), threads=1))
             drawing = time.perf_counter() - start
         with PeakMemory(bench.pids[2]) as memory:
             seconds, moments = bench.timed("moments", data, 2)

@@ -23,6 +23,7 @@ from geomkit.auditing.measurements import measure
 from geomkit.auditing.passes import Options
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.core.cache import cache_folder, key_of
+from geomkit.core.devices import place
 from geomkit.core.matrix import as_matrix, check_choice
 from geomkit.errors import InvalidInputError
 
@@ -139,7 +140,7 @@ def null_of(
         Independent Gaussian coordinates; the same with the covariance of the rows, about 0; or each column of the rows
         shuffled on its own, which keeps what every coordinate is and takes away what they have to do with each other.
     options : Options
-        As the data were measured.
+        As the data were measured; random sets are measured on the same devices.
     n_draws : int, optional
         At least 2; `draws_for` unless given.
     rows : (n,), optional
@@ -163,7 +164,10 @@ def null_of(
         if size > LARGEST:
             msg = f"a random set of {n} x {d} takes {size / 2**30:.1f} GiB, more than the 4 GiB that null={kind!r} may"
             raise InvalidInputError(msg)
-    plain = Options(k=options.k, metric=options.metric, threads=options.threads, compared=0)
+    # At the precision that all draws have, for the cache holds them for every audit.
+    places = place(matrix, options.backend, options.device, scores=True)[0].places
+    device = list(places) or (matrix.device if matrix.on_accelerator else None)
+    plain = Options(k=options.k, metric=options.metric, device=device, threads=options.threads, compared=0)
     parts = {
         "version": VERSION, "kind": kind, "n": n, "d": d, "k": options.k, "metric": options.metric, "seed": seed,
         "data": "" if kind == "gaussian" else _digest(matrix.data, rows),

@@ -3,12 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from scipy.sparse import diags_array
-
-from geomkit.core.devices import Device
-from geomkit.core.matrix import Matrix, as_matrix
-from geomkit.core.row_source import Divided, Subset
+from geomkit.core.devices import Device, place
+from geomkit.core.matrix import as_matrix
 from geomkit.errors import GeomkitError, InvalidInputError
 from geomkit.pairwise.scores import Scores, cosine_scores
 from geomkit.pairwise.sweep import sweep
@@ -17,12 +13,9 @@ from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
 from geomkit.stats.hubness import Hubness, hubness_of
 from geomkit.stats.moments import Moments
 from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, settle
-from geomkit.stats.spectrum import Spectrum, spectrum_and_moments
+from geomkit.stats.spectrum import Spectrum, spectrum_of
 
 __all__ = ["Options", "Passes", "pass_over"]
-
-_ROWS = 4096
-"""Rows that are divided at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +55,7 @@ class Passes:
 
     @property
     def moments(self) -> Moments:
-        """Of the directions where the metric is cosine."""
+        """Of the rows."""
         return self._shape[1]
 
     @property
@@ -106,42 +99,11 @@ def pass_over(x: Any, options: Options, on_invalid: str = "raise") -> Passes:
 
 
 def _shape(scores: Scores, options: Options) -> tuple[Spectrum, Moments] | GeomkitError:
-    """Spectrum and moments of the rows, or of their directions where the metric is cosine."""
+    """Spectrum and moments of the rows; where the metric is cosine, the spectrum of their directions."""
     try:
-        return spectrum_and_moments(
-            _directions(scores) if scores.unit == 1.0 and options.metric == "cosine" else _kept(scores.matrix),
-            backend="torch" if options.backend == "triton" else options.backend,
-            device=scores.device,
-            standard_errors=True,
-            threads=options.threads,
-        )
+        backend = "torch" if options.backend == "triton" else options.backend
+        matrix, which = place(scores.matrix, backend, scores.device, several=False)
+        normalized = options.metric == "cosine"
+        return spectrum_of(matrix, which, "raise", options.threads, errors=True, normalized=normalized)
     except InvalidInputError as why:
         return why
-
-
-def _kept(matrix: Matrix) -> Any:
-    """Rows of the input that are measured."""
-    if matrix.kind == "stored" and matrix.keep is not None:
-        return Subset(matrix.data, matrix.keep)
-    return matrix.data if matrix.keep is None else matrix.rows(0, matrix.n)
-
-
-def _directions(scores: Scores) -> Any:
-    """Return unit rows, in float32 where the rows are no wider: spectrum and moments are then of directions."""
-    matrix, norms = scores.matrix, scores.divisors
-    if matrix.kind == "stored":
-        return Divided(_kept(matrix), norms)
-    if matrix.kind == "sparse":
-        rows = _kept(matrix).astype(np.float64)
-        return diags_array(1 / norms) @ rows
-    wide = matrix.dtype in {"float64", "int32", "int64", "uint32", "uint64"}
-    if matrix.kind == "torch":
-        import torch
-
-        rows = _kept(matrix)
-        lengths = torch.from_numpy(norms).to(rows.device)
-        return (rows / lengths[:, None]).to(torch.float64 if wide else torch.float32)
-    out = np.empty((matrix.n, matrix.d), np.float64 if wide else np.float32)
-    for start, stop in matrix.blocks(_ROWS):
-        np.divide(matrix.rows(start, stop), norms[start:stop, None], out=out[start:stop], casting="unsafe")
-    return out

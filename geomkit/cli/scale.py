@@ -74,7 +74,7 @@ def at_hand(
     if not spread:
         yield Opened(shards, None, None, "shards", "")
         return
-    from geomkit.distributed.api import at_scale
+    from geomkit.distributed.api import distribute
     from geomkit.distributed.executors import connected, local_cluster
 
     with ExitStack() as stack:
@@ -86,7 +86,7 @@ def at_hand(
             client = stack.enter_context(local_cluster(workers))
         if client is not None and client.dashboard_link:
             typer.echo(f"geomkit: dashboard at {client.dashboard_link}", err=True)
-        x = stack.enter_context(at_scale(shards, client=client, run=run, progress=_of_tasks(watching())))
+        x = stack.enter_context(distribute(shards, client=client, checkpoint_dir=run, progress=_of_tasks(watching())))
         yield Opened(x, None, None, "shards", "")
 
 

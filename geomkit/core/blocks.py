@@ -1,16 +1,17 @@
-"""Passes over blocks of rows, in threads or by the crew of a matrix."""
+"""Passes over blocks of rows, in threads of this process or wherever the rows are measured."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from geomkit.core.executor import Crew
+from geomkit.core.executor import Span
 from geomkit.core.matrix import Matrix
 from geomkit.kernels import Backend
 
-__all__ = ["block_rows", "each_block", "work_on"]
+__all__ = ["BlockMap", "block_rows", "each_block"]
 
 BLOCK_ENTRIES = 2**20
 """Entries of a block of rows in a pass over the rows (8 MiB in float64) ..."""
@@ -24,51 +25,57 @@ def block_rows(matrix: Matrix) -> int:
     return max(1, (DEVICE_BLOCK_ENTRIES if matrix.on_accelerator else BLOCK_ENTRIES) // matrix.d)
 
 
+@dataclass(frozen=True, slots=True)
+class BlockMap:
+    """The pass that calls a function for consecutive blocks of rows; see `each_block`."""
+
+    blocks: Sequence[Span]
+    work: Callable[..., Any]
+    by_row: Sequence[NDArray[Any]]
+    threads: int
+    matrix: Matrix | None = None
+    """Whose rows are read; it is told which it should read ahead."""
+
+    def run_here(self) -> list[Any]:
+        """Return what the function returned for each block, in their order."""
+        if self.threads == 1 or len(self.blocks) == 1:
+            return [self._call(block) for block in self.blocks]
+        with ThreadPoolExecutor(min(self.threads, len(self.blocks))) as pool:
+            return list(pool.map(self._call, self.blocks))
+
+    def _call(self, block: Span) -> Any:
+        start, stop = block
+        if self.matrix is not None:
+            # The other threads have the blocks in between.
+            height = stop - start
+            self.matrix.prefetch(stop + (self.threads - 1) * height, stop + self.threads * height)
+        first = self.blocks[0][0]
+        return self.work(start, stop, *(values[start - first : stop - first] for values in self.by_row))
+
+
 def each_block(
     matrix: Matrix,
     backend: Backend,
     threads: int,
     work: Callable[..., Any],
     *by_row: NDArray[Any],
-    crew: Crew | None = None,
+    crew: Matrix | None = None,
 ) -> list[Any]:
-    """Call ``work(start, stop, *parts)`` for consecutive blocks of rows, and return what it returned, in their order.
+    """Call ``work(start, stop, *parts)`` for consecutive blocks of rows, and return the results in their order.
 
-    Threads work on the CPU backend's blocks, whose kernels let go of the interpreter; the others use their own.
+    The CPU backend runs blocks in threads, since its kernels release the interpreter; the others have threads of
+    their own.
 
     Parameters
     ----------
     work : callable
-        Changes nothing where there is a crew, whose members do not share memory with us.
+        It must return what it computes and change nothing, where blocks may run in other processes.
     by_row : (n, ...)
         Arrays of which each block gets its part.
-    crew : Crew, optional
-        Who works; that of the matrix unless given.
+    crew : Matrix, optional
+        The matrix that runs the pass, where `matrix` only cuts the blocks.
     """
-    blocks, crew = list(matrix.blocks(block_rows(matrix))), crew or matrix.crew
-    if crew is not None:
-        return crew.each_block(blocks, work, by_row)
-    return work_on(blocks, work, by_row, threads if backend is Backend.CPU else 1, matrix)
-
-
-def work_on(
-    blocks: Sequence[tuple[int, int]],
-    work: Callable[..., Any],
-    by_row: Sequence[NDArray[Any]],
-    threads: int,
-    matrix: Matrix | None = None,
-) -> list[Any]:
-    """Call ``work(start, stop, *parts)`` for these blocks in threads of this process; say what will be read next."""
-    first = blocks[0][0]
-
-    def one(block: tuple[int, int]) -> Any:
-        start, stop = block
-        if matrix is not None:
-            # Whoever else is at work has the blocks between.
-            matrix.ahead(stop + (threads - 1) * (stop - start), stop + threads * (stop - start))
-        return work(start, stop, *(each[start - first : stop - first] for each in by_row))
-
-    if threads == 1 or len(blocks) == 1:
-        return [one(block) for block in blocks]
-    with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
-        return list(pool.map(one, blocks))
+    blocks = list(matrix.blocks(block_rows(matrix)))
+    block_map = BlockMap(blocks, work, by_row, threads if backend is Backend.CPU else 1, matrix)
+    result: list[Any] = (crew or matrix).run(block_map)
+    return result

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.row_source import Stored
+from geomkit.core.executor import Pass
+from geomkit.core.row_source import RowSlice, RowSource
 from geomkit.errors import InvalidInputError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "check_positive",
     "check_same_width",
     "name_rows",
+    "reject_invalid",
     "reject_rows",
 ]
 
@@ -40,7 +42,7 @@ class Matrix:
     name: str
     """What the caller calls it, for messages."""
     data: Any
-    """ndarray (memory maps included), torch tensor, `Stored` rows, or scipy CSR array with sorted indices and no
+    """ndarray (memory maps included), torch tensor, `RowSource` rows, or scipy CSR array with sorted indices and no
     duplicates."""
     kind: Literal["numpy", "torch", "sparse", "stored"]
     n: int
@@ -73,9 +75,13 @@ class Matrix:
         return self.kind == "torch" and self.data.device.type != "cpu"
 
     @property
-    def crew(self) -> Any:
-        """Who measures stored rows; None for this process."""
-        return self.data.crew if self.kind == "stored" else None
+    def crew(self) -> "Matrix":
+        """The matrix itself, which runs passes over its rows; callers of `each_block` named it so before."""
+        return self
+
+    def run(self, work: Pass) -> Any:
+        """Run a pass: in this process, unless the rows are of a source that shares passes out."""
+        return self.data.run(work) if self.kind == "stored" else work.run_here()
 
     def placed(self, places: tuple[str, ...]) -> "Matrix":
         """Return the same matrix, to be worked on elsewhere; its data stays where it lies."""
@@ -121,6 +127,14 @@ class Matrix:
         """Dense rows in float32, or in float64 where float32 could not hold the stored values exactly."""
         return self._dense(self.rows(start, stop))
 
+    def part(self, start: int, stop: int) -> "Matrix":
+        """Return rows ``start:stop`` of a row source as a matrix, whose passes run in this process."""
+        if self.keep is None:
+            return replace(self, data=RowSlice(self.data, start, stop), n=stop - start)
+        return replace(
+            self, data=RowSlice(self.data, 0, self.data.shape[0]), n=stop - start, keep=self.keep[start:stop]
+        )
+
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """Return the rows with these numbers, dense, as `block` does."""
         kept = numbers if self.keep is None else self.keep[numbers]
@@ -130,10 +144,10 @@ class Matrix:
             return self._dense(self.data[torch.from_numpy(kept).to(self.data.device)])
         return self._dense(self.data.take(kept) if self.kind == "stored" else self.data[kept])
 
-    def ahead(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         """Hint that rows ``start:stop`` will be read soon."""
         if self.kind == "stored" and self.keep is None:
-            self.data.ahead(start, min(stop, self.n))
+            self.data.prefetch(start, min(stop, self.n))
 
     def _dense(self, block: Any) -> Any:
         wide = self.dtype not in {"float16", "bfloat16", "float32", "int8", "uint8", "int16", "uint16"}
@@ -159,7 +173,7 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:  # noqa:
     Parameters
     ----------
     x : array_like (n, d)
-        NumPy array or memory map, torch tensor, scipy sparse matrix or array, `geomkit.scale.Shards`, anything with
+        NumPy array or memory map, torch tensor, scipy sparse matrix or array, `geomkit.Shards`, anything with
         ``__array__`` or ``__dlpack__``, or nested sequences of numbers. float16, bfloat16, float32, float64 or
         integers.
     name : str
@@ -177,7 +191,7 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:  # noqa:
     InvalidInputError
         Not two-dimensional, too few rows, no columns, or a dtype that cannot be measured.
     """
-    if isinstance(x, Stored):
+    if isinstance(x, RowSource):
         return _from_stored(x, name, min_rows)
     if _is_torch(x):
         return _from_torch(x, name, min_rows)
@@ -210,7 +224,7 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:  # noqa:
     return Matrix(name, data, "numpy", data.shape[0], data.shape[1], dtype)
 
 
-def _from_stored(x: Stored, name: str, min_rows: int) -> Matrix:
+def _from_stored(x: RowSource, name: str, min_rows: int) -> Matrix:
     _check_shape(x.shape, name, min_rows)
     return Matrix(name, x, "stored", *x.shape, x.dtype)
 
@@ -305,8 +319,51 @@ def _check_shape(shape: tuple[int, ...], name: str, min_rows: int) -> None:
         raise InvalidInputError(msg)
 
 
-def reject_rows(matrix: Matrix, bad: NDArray[np.bool_], what: str, on_invalid: str, min_rows: int) -> Matrix:
-    """Refuse or drop the rows flagged in `bad`.
+def reject_invalid(
+    matrix: Matrix,
+    norms: NDArray[np.float64],
+    on_invalid: str,
+    *,
+    directed: bool = True,
+    min_rows: int = 2,
+    first: int = 0,
+) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Refuse or drop rows that cannot be measured: those that are not finite, or zero.
+
+    Parameters
+    ----------
+    norms : (n,) float64
+        Norms of the rows, NaN where a row is not finite.
+    directed : bool
+        Whether zero rows, which have no direction, are invalid.
+    first : int
+        Number of the first row, for messages about a stream of blocks.
+
+    Returns
+    -------
+    matrix : Matrix
+        The valid rows.
+    valid : (n,) bool
+        Which of the given rows they are.
+
+    Raises
+    ------
+    InvalidInputError
+        There are invalid rows and ``on_invalid="raise"``, or fewer than `min_rows` are left after dropping them.
+    """
+    infinite, zero = np.isnan(norms), (norms == 0) & directed
+    if on_invalid == "raise":
+        reject_rows(matrix, infinite, "are not finite", on_invalid, min_rows, first)
+        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, min_rows, first)
+    invalid = infinite | zero
+    what = "are not finite or zero" if directed else "are not finite"
+    return reject_rows(matrix, invalid, what, on_invalid, min_rows, first), ~invalid
+
+
+def reject_rows(
+    matrix: Matrix, bad: NDArray[np.bool_], what: str, on_invalid: str, min_rows: int, first: int = 0
+) -> Matrix:
+    """Refuse or drop the rows flagged in `bad`, of which the first is called number `first`.
 
     Raises
     ------
@@ -318,7 +375,8 @@ def reject_rows(matrix: Matrix, bad: NDArray[np.bool_], what: str, on_invalid: s
     if len(rows) == 0:
         return matrix
     if on_invalid == "raise":
-        msg = f'{matrix.name} has {matrix.name_rows(rows)} that {what}; drop them with on_invalid="drop"'
+        named = name_rows(rows + first) if first else matrix.name_rows(rows)
+        msg = f'{matrix.name} has {named} that {what}; drop them with on_invalid="drop"'
         raise InvalidInputError(msg)
     kept = matrix.without(rows)
     if kept.n < min_rows:

@@ -17,7 +17,8 @@ def budget(matrix: Matrix) -> int:
     """Bytes of prepared rows that the host may hold: of stored rows what they say, or half of what is free."""
     if matrix.kind != "stored":
         return RESIDENT_BYTES
-    return matrix.data.max_memory or max(free_memory() // 2, 2**20)
+    allowed: int | None = matrix.data.max_memory
+    return max(free_memory() // 2, 2**20) if allowed is None else allowed
 
 
 def free_memory() -> int:

@@ -19,7 +19,7 @@ def watched(watch: Watch) -> Iterator[None]:
     """Tell `watch` how far the passes are that begin within this context.
 
     Sweeps over pairs say it after each tile, passes over rows after each block. What a cluster does is told to the
-    `progress` of `at_scale`.
+    `progress` of `distribute`.
     """
     token = _WATCH.set(watch)
     try:

@@ -1,18 +1,17 @@
-"""Rows that lie elsewhere, in files or on other machines, and are read when they are needed."""
+"""Rows that lie in files or on other machines, and are read when they are needed."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from geomkit.core.executor import Crew
+from geomkit.core.executor import Pass
 
-__all__ = ["Divided", "Stored", "Subset", "Window"]
+__all__ = ["RowSlice", "RowSource"]
 
 
-class Stored(ABC):
+class RowSource(ABC):
     """A matrix that is read by ranges of rows, which every measurement takes in place of an array.
 
     Several threads may read at once. Reading gives the same rows every time.
@@ -23,9 +22,11 @@ class Stored(ABC):
     dtype: str
     """NumPy's name of what is stored."""
     max_memory: int | None = None
-    """Bytes that a measurement may take for prepared rows; None for half of what is free."""
-    crew: "Crew | None" = None
-    """Who measures: None for the threads of this process."""
+    """Bytes of prepared rows that this process may hold; None for half of what is free."""
+
+    def run(self, work: Pass) -> Any:
+        """Run a pass over these rows: whole, in threads of this process, unless a subclass shares it out."""
+        return work.run_here()
 
     @abstractmethod
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -47,87 +48,29 @@ class Stored(ABC):
     def where(self, row: int) -> str:
         """Say where a row is, for messages: ``row 17 of part-0003.npy``."""
 
-    def ahead(self, start: int, stop: int) -> None:  # noqa: B027 (a hint that may be ignored)
+    def prefetch(self, start: int, stop: int) -> None:  # noqa: B027 (a hint that may be ignored)
         """Hint that rows ``start:stop`` will be read soon; returns at once, and may do nothing."""
 
 
-class _View(Stored):
-    """Rows of another; measured by this process, whoever measures the other."""
+class RowSlice(RowSource):
+    """Consecutive rows of another source; passes over them run in this process, wherever those over the source run."""
 
-    def __init__(self, source: Stored, rows: int) -> None:
-        self.source, self.shape, self.dtype = source, (rows, source.shape[1]), source.dtype
-        self.max_memory = source.max_memory
-
-
-class Window(_View):
-    """Consecutive rows of another."""
-
-    def __init__(self, source: Stored, start: int, stop: int) -> None:
-        super().__init__(source, stop - start)
-        self.start = start
+    def __init__(self, source: RowSource, start: int, stop: int) -> None:
+        self.source, self.start, self.shape, self.dtype = source, start, (stop - start, source.shape[1]), source.dtype
+        self.max_memory = source.max_memory or None
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Read from the other, as all of these do."""
+        """Read from the source, as all of these methods do."""
         return self.source.read(self.start + start, self.start + stop)
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Take from the other."""
+        """Take rows of the source."""
         return self.source.take(self.start + numbers)
 
     def where(self, row: int) -> str:
-        """Say where the other has it."""
+        """Say where the source has a row."""
         return self.source.where(self.start + row)
 
-    def ahead(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         """Pass the hint on."""
-        self.source.ahead(self.start + start, self.start + min(stop, self.shape[0]))
-
-
-class Subset(_View):
-    """Chosen rows of another, (m,) numbers."""
-
-    def __init__(self, source: Stored, numbers: NDArray[np.int64]) -> None:
-        super().__init__(source, len(numbers))
-        self.numbers = numbers
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Take from the other."""
-        return self.source.take(self.numbers[start:stop])
-
-    def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Take from the other."""
-        return self.source.take(self.numbers[numbers])
-
-    def where(self, row: int) -> str:
-        """Say where the other has it."""
-        return self.source.where(int(self.numbers[row]))
-
-
-class Divided(_View):
-    """Rows of another over a number each, in float32, or in float64 where the rows are wider than that."""
-
-    def __init__(self, source: Stored, divisors: NDArray[np.float64]) -> None:
-        super().__init__(source, source.shape[0])
-        self.divisors = divisors
-        self.dtype = "float64" if source.dtype in {"float64", "int32", "int64", "uint32", "uint64"} else "float32"
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Read and divide."""
-        return self._over(self.source.read(start, stop), self.divisors[start:stop])
-
-    def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Take and divide."""
-        return self._over(self.source.take(numbers), self.divisors[numbers])
-
-    def where(self, row: int) -> str:
-        """Say where the other has it."""
-        return self.source.where(row)
-
-    def ahead(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.source.ahead(start, stop)
-
-    def _over(self, rows: NDArray[Any], divisors: NDArray[np.float64]) -> NDArray[Any]:
-        out = np.empty(rows.shape, self.dtype)
-        np.divide(rows, divisors[:, None], out=out, casting="unsafe")
-        return out
+        self.source.prefetch(self.start + start, self.start + min(stop, self.shape[0]))

@@ -2,153 +2,146 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import Matrix
+from geomkit.core.matrix import Matrix, reject_invalid
 from geomkit.core.progress import Counter
-from geomkit.core.threads import one_thread_each
-from geomkit.covariance.batches import Pair, block_rows, read
+from geomkit.core.threads import one_thread_each, processors
+from geomkit.covariance.batches import ScatterPair, block_rows, read
 from geomkit.kernels import Backend
 
-__all__ = ["Invalid", "gather", "in_threads"]
+__all__ = ["WIDEST", "RowSums", "accumulate", "by_columns", "extend", "in_threads", "valid_rows"]
+
+Vector = NDArray[np.float64]
+
+WIDEST = 8192
+"""Most coordinates of rows whose products of columns are held: two float64 matrices, 1 GiB."""
 
 WORKER_BYTES = 2**28
 """Room for the scatters of all workers; where they would need more, there is one, and BLAS's own threads."""
 
 
-class Invalid:
-    """Numbers of the rows that cannot be measured, found block by block."""
-
-    def __init__(self) -> None:
-        self.infinite: list[int] = []
-        self.zero: list[int] = []
-
-    def note(self, norms: NDArray[np.float64], first: int, *, directed: bool = True) -> NDArray[np.bool_]:
-        """Note the invalid rows of a block that begins with row `first`, and return which they are."""
-        infinite, zero = np.isnan(norms), (norms == 0) & directed
-        self.infinite += (first + np.flatnonzero(infinite)).tolist()
-        self.zero += (first + np.flatnonzero(zero)).tolist()
-        return np.asarray(infinite | zero)
-
-    def __len__(self) -> int:
-        return len(self.infinite) + len(self.zero)
+def by_columns(matrix: Matrix) -> bool:
+    """Whether the products of the columns are the smaller ones, and small enough to be held."""
+    return matrix.d <= matrix.n and matrix.d <= WIDEST
 
 
-def gather(
-    matrix: Matrix,
-    backend: Backend,
-    threads: int,
-    into: Pair,
-    *,
-    drop: bool,
-    directed: bool = True,
-    norms: NDArray[np.float64] | None = None,
-) -> tuple[Pair, Invalid]:
-    """Read all rows once.
+def accumulate(
+    matrix: Matrix, backend: Backend, threads: int | None, on_invalid: str, *, directed: bool = True
+) -> tuple[ScatterPair, Matrix, Vector]:
+    """Add all valid rows to a pair of scatters; return it, the valid rows, and their norms.
 
     Parameters
     ----------
-    threads : int
-        Workers of the CPU backend, each on consecutive rows of its own.
-    into : Pair
-        Gets the rows of a matrix of one block, once they are known to be valid; otherwise it is left alone, or
-        replaced if it is empty.
-    drop : bool
-        Leave invalid rows out; else stop adding at the first, and go on looking for them.
     directed : bool
-        Whether zero rows are invalid; else they are zero over their norms, too.
-    norms : (n,) float64, optional
-        Gets the norm of each row, NaN where it is not finite.
+        Whether zero rows are invalid; otherwise they stay zero when they are normalized.
 
-    Returns
-    -------
-    pair : Pair
-        `into` with all valid rows in it.
-    invalid : Invalid
-        Where there are such rows and `drop` is not set, `pair` is `into` as it was.
+    Raises
+    ------
+    InvalidInputError
+        Rows are not finite or zero, and ``on_invalid="raise"``; or fewer than two rows are left.
     """
-    if matrix.crew is not None:
-        return _gathered(matrix, backend, into, drop=drop, directed=directed, norms=norms)
-    size = block_rows(matrix, backend)
-    lengths = np.empty(matrix.n) if norms is None else norms
-    if matrix.n <= size:
-        return into, _pour(matrix, backend, [0, matrix.n], into, lengths, drop=drop, directed=directed)
-    blocks, room = -(-matrix.n // size), max(1, WORKER_BYTES // (16 * matrix.d**2))
-    workers = min(threads, blocks, room) if backend is Backend.CPU else 1
-    shares = [_cuts(matrix.n * k // workers, matrix.n * (k + 1) // workers, size) for k in range(workers)]
-    pairs, count = [Pair.empty(matrix.d, backend, into.plain.device) for _ in shares], Counter("rows", matrix.n)
-    found = in_threads(
-        lambda share, pair: _pour(matrix, backend, share, pair, lengths, drop=drop, directed=directed, count=count),
-        shares,
-        pairs,
-        workers=workers,
+    empty = ScatterPair.empty(matrix.d, backend, matrix.device if matrix.on_accelerator else None)
+    sums = RowSums(matrix, backend, threads or processors(), empty, drop=on_invalid == "drop", directed=directed)
+    pair, norms = matrix.run(sums)
+    kept, valid = reject_invalid(matrix, norms, on_invalid, directed=directed)
+    return pair, kept, norms[valid]
+
+
+def extend(pair: ScatterPair, matrix: Matrix, threads: int | None, on_invalid: str, first: int) -> ScatterPair:
+    """Add rows, of which the first has the number `first`; where invalid rows are refused, `pair` is as it was."""
+    sums = RowSums(matrix, pair.raw.backend, threads or processors(), pair, drop=on_invalid == "drop")
+    extended: ScatterPair
+    extended, norms = matrix.run(sums)
+    reject_invalid(matrix, norms, on_invalid, min_rows=0, first=first)
+    return extended
+
+
+def valid_rows(matrix: Matrix, backend: Backend, on_invalid: str, *, directed: bool = True) -> tuple[Matrix, Vector]:
+    """Return the valid rows and their norms, as `accumulate` does, without sums."""
+    norms = np.concatenate(
+        [read(matrix, backend, *block).norms for block in matrix.blocks(block_rows(matrix, backend))]
     )
-    invalid = Invalid()
-    for each in found:
-        invalid.infinite += each.infinite
-        invalid.zero += each.zero
-    if len(invalid) and not drop:
-        return into, invalid
-    if into.plain.n == 0:
-        into = pairs.pop(0)
-    while pairs:
-        into.merge(pairs.pop(0))
-    return into, invalid
+    kept, valid = reject_invalid(matrix, norms, on_invalid, directed=directed)
+    return kept, norms[valid]
 
 
-def _gathered(
-    matrix: Matrix, backend: Backend, into: Pair, *, drop: bool, directed: bool, norms: NDArray[np.float64] | None
-) -> tuple[Pair, Invalid]:
-    """Let the crew of the matrix read all rows."""
-    pair, infinite, zero, lengths = matrix.crew.gather(matrix, backend, drop=drop, directed=directed)
-    if norms is not None:
-        norms[:] = lengths
-    invalid = Invalid()
-    invalid.infinite, invalid.zero = infinite, zero
-    if len(invalid) and not drop:
-        return into, invalid
-    return into.merge(pair), invalid
+@dataclass(frozen=True, slots=True)
+class RowSums:
+    """The pass that adds all valid rows to a pair of scatters, and finds the norm of each row.
+
+    The rows of a matrix of one block are added to `into` itself, once they are known to be valid.
+    """
+
+    matrix: Matrix
+    backend: Backend
+    threads: int
+    """Workers of the CPU backend, each on consecutive rows of its own."""
+    into: ScatterPair
+    drop: bool
+    """Whether invalid rows are left out; otherwise rows are added up to the first, and `into` is returned as it was."""
+    directed: bool = True
+    """Whether zero rows are invalid; otherwise they stay zero when they are normalized."""
+
+    def run_here(self) -> tuple[ScatterPair, Vector]:
+        """Return `into` with all valid rows, and the norms, (n,), NaN where a row is not finite."""
+        matrix, size, norms = self.matrix, block_rows(self.matrix, self.backend), np.empty(self.matrix.n)
+        if matrix.n <= size:
+            self._add([0, matrix.n], self.into, norms)
+            return self.into, norms
+        blocks, most = -(-matrix.n // size), max(1, WORKER_BYTES // (16 * matrix.d**2))
+        workers = min(self.threads, blocks, most) if self.backend is Backend.CPU else 1
+        shares = [_cuts(matrix.n * k // workers, matrix.n * (k + 1) // workers, size) for k in range(workers)]
+        pairs = [ScatterPair.empty(matrix.d, self.backend, self.into.raw.device) for _ in shares]
+        count = Counter("rows", matrix.n)
+        valid = in_threads(lambda share, pair: self._add(share, pair, norms, count), shares, pairs, workers=workers)
+        return self.merged(pairs, valid=all(valid)), norms
+
+    def merged(self, pairs: Sequence[ScatterPair], *, valid: bool) -> ScatterPair:
+        """Merge the sums of parts of the rows into those that were there; where rows are refused, leave them alone."""
+        if not (valid or self.drop):
+            return self.into
+        into, *others = pairs if self.into.raw.n == 0 else [self.into, *pairs]
+        for other in others:
+            into.merge(other)
+        return into
+
+    def invalid(self, norms: Vector) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Tell which rows with these norms are not finite, and which are zero and may not be."""
+        return np.isnan(norms), (norms == 0) & self.directed
+
+    def _add(self, cuts: Sequence[int], pair: ScatterPair, norms: Vector, count: Counter | None = None) -> bool:
+        """Add the rows between the first and the last cut, block by block; tell whether all are valid."""
+        valid = True
+        # One buffer for all blocks: the system would clear new memory for each.
+        dense = self.backend is Backend.CPU and self.matrix.kind != "sparse"
+        buffer = np.empty((2, cuts[1] - cuts[0] + 2, self.matrix.d)) if dense else None
+        for start, stop in pairwise(cuts):
+            self.matrix.prefetch(stop, min(2 * stop - start, cuts[-1]))
+            batch = read(self.matrix, self.backend, start, stop, buffer)
+            norms[start:stop] = batch.norms
+            bad = np.logical_or(*self.invalid(batch.norms))
+            valid = valid and not bad.any()
+            if count is not None:
+                count(stop - start)
+            if not (valid or self.drop):
+                continue
+            if bad.any():
+                batch = batch.without(bad)
+            if len(batch.norms):
+                batch.add_to(pair)
+        return valid
 
 
 def _cuts(start: int, stop: int, size: int) -> list[int]:
     """Bounds of blocks of nearly equal and at most `size` rows."""
     parts = max(1, -(-(stop - start) // size))
     return [start + (stop - start) * k // parts for k in range(parts + 1)]
-
-
-def _pour(
-    matrix: Matrix,
-    backend: Backend,
-    cuts: Sequence[int],
-    pair: Pair,
-    norms: NDArray[np.float64],
-    *,
-    drop: bool,
-    directed: bool,
-    count: Counter | None = None,
-) -> Invalid:
-    invalid = Invalid()
-    # One room for all blocks: the system would clear new memory for each.
-    dense = backend is Backend.CPU and matrix.kind != "sparse"
-    room = np.empty((2, cuts[1] - cuts[0] + 2, matrix.d)) if dense else None
-    for start, stop in pairwise(cuts):
-        matrix.ahead(stop, min(2 * stop - start, cuts[-1]))
-        batch = read(matrix, backend, start, stop, room)
-        norms[start:stop] = batch.norms
-        bad = invalid.note(batch.norms, start, directed=directed)
-        if count is not None:
-            count(stop - start)
-        if len(invalid) and not drop:
-            continue
-        if bad.any():
-            batch = batch.without(bad)
-        if len(batch.norms):
-            batch.pour(pair)
-    return invalid
 
 
 def in_threads(work: Callable[..., Any], *arguments: Sequence[Any], workers: int) -> list[Any]:

@@ -1,21 +1,23 @@
-"""Blocks of rows, which pour their sums into scatters: as they are, and over their norms.
+"""Blocks of rows, which add their sums to scatters in two forms: raw, and normalized.
 
 A batch is a block of rows with its norms, in the memory of its backend. It knows its rows as differences from two
-origins: the rows as they are (``plain``, divided by a power of two), and the rows over their norms (``unit``).
+origins: the raw rows (as they are, divided by a power of two), and the normalized rows (divided by their norms).
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.executor import State
 from geomkit.core.matrix import Matrix
-from geomkit.covariance.scatter import LOWEST, Scatter
+from geomkit.covariance.scatter import LOWEST, Scatter, Step
 from geomkit.kernels import Backend, load, module
 
-__all__ = ["Batch", "Pair", "block_rows", "exponent_of", "read"]
+__all__ = ["Batch", "ScatterPair", "block_rows", "exponent_of", "read"]
 
 Vector = NDArray[np.float64]
 
@@ -35,38 +37,19 @@ _SAFE = 150
 """Norms within two to the power of plus or minus this need no scale: their eighth powers are inside float64."""
 
 
-class Batch(Protocol):
-    """A block of rows, finite and not zero unless its norms say so."""
-
-    norms: Vector
-    """NaN where a row is not finite, infinite where float64 cannot say it."""
-
-    def without(self, bad: NDArray[np.bool_]) -> "Batch":
-        """Return the same block less some rows."""
-
-    def first(self, exponent: int) -> Vector:
-        """Return the first row in both forms, (2, d), or zeros where a difference would fill a sparse row."""
-
-    def means(self, exponent: int, origins: Vector) -> Vector:
-        """Return the means of both forms less the origins, (2, d)."""
-
-    def shifted(self, exponent: int, origins: Vector, centres: Vector) -> tuple[list[Any], Vector]:
-        """Return both forms less origins and centres (sparse rows stay as they are), and squared norms (2, m)."""
-
-    def pour(self, pair: "Pair") -> None:
-        """Add the rows to a pair of scatters."""
-
-
 STATE = ("n", "exponent", "origin", "offset", "products", "squares", "spread", "skew")
-"""What a scatter holds, beside where."""
+"""Attributes of a scatter that make its state, ..."""
+
+FORMS = ("plain", "unit")
+"""... and what its two forms, raw and normalized, are called in files."""
 
 
 @dataclass(slots=True)
-class Pair:
-    """The scatters of the same rows as they are, and over their norms."""
+class ScatterPair:
+    """The scatters of the same rows in both forms."""
 
-    plain: Scatter
-    unit: Scatter
+    raw: Scatter
+    normalized: Scatter
 
     @classmethod
     def empty(cls, d: int, backend: Backend, device: Any) -> Self:
@@ -76,50 +59,88 @@ class Pair:
     @property
     def d(self) -> int:
         """Coordinates of a row."""
-        return len(self.plain.skew)
+        return len(self.raw.skew)
 
     @property
     def both(self) -> tuple[Scatter, Scatter]:
-        """`plain` and `unit`."""
-        return self.plain, self.unit
+        """`raw` and `normalized`."""
+        return self.raw, self.normalized
 
     @property
     def origins(self) -> Vector:
         """Of both scatters, (2, d)."""
-        return np.stack([self.plain.origin, self.unit.origin])
+        return np.stack([scatter.origin for scatter in self.both])
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state_dict(self) -> State:
         """Return all sums, as arrays of the host."""
-        parts = {"plain": self.plain, "unit": self.unit}
-        arrays = {f"{which}_{name}": getattr(part, name) for which, part in parts.items() for name in STATE}
-        return {name: np.asarray(module(self.plain.backend).to_numpy(value)) for name, value in arrays.items()}
+        to_numpy = module(self.raw.backend).to_numpy
+        forms = zip(FORMS, self.both, strict=True)
+        return {
+            f"{form}_{name}": np.asarray(to_numpy(getattr(scatter, name))) for form, scatter in forms for name in STATE
+        }
 
     @classmethod
-    def of_state(cls, state: dict[str, NDArray[Any]], backend: Backend) -> Self:
+    def from_state_dict(cls, state: State, backend: Backend) -> Self:
         """Return the pair with these sums."""
         pair = cls.empty(len(state["plain_skew"]), backend, None)
-        for which, part in (("plain", pair.plain), ("unit", pair.unit)):
+        for form, scatter in zip(FORMS, pair.both, strict=True):
             for name in STATE:
-                value = state[f"{which}_{name}"]
-                setattr(part, name, value.copy() if value.ndim else value.item())
+                value = state[f"{form}_{name}"]
+                setattr(scatter, name, value.copy() if value.ndim else value.item())
         return pair
 
+    def prepare_for(self, batch: "Batch") -> tuple[Vector, int]:
+        """Choose scale and origins before a batch is added; return origins, (2, d), and exponent."""
+        exponent = max(self.raw.exponent, exponent_of(float(batch.norms.max())))
+        self.raw.rescale(exponent)
+        # Normalized rows are always in units of 1.
+        self.normalized.rescale(max(self.normalized.exponent, 0))
+        if self.raw.n == 0:
+            self.raw.origin, self.normalized.origin = batch.first(exponent)
+        return self.origins, exponent
+
     def merge(self, other: Self) -> Self:
-        """Take in the rows of another pair."""
-        for mine, theirs in zip(self.both, other.both, strict=True):
-            mine.merge(theirs)
+        """Add the rows of another pair."""
+        for own, added in zip(self.both, other.both, strict=True):
+            own.merge(added)
         return self
 
 
-def _joint(pair: Pair, batch: Batch) -> tuple[int, Vector]:
-    """Settle scale and origins before a batch comes in; return the exponent and the batch's means."""
-    exponent = max(pair.plain.exponent, exponent_of(float(batch.norms.max())))
-    pair.plain.rescale(exponent)
-    # Unit rows are always in units of 1.
-    pair.unit.rescale(max(pair.unit.exponent, 0))
-    if pair.plain.n == 0:
-        pair.plain.origin, pair.unit.origin = batch.first(exponent)
-    return exponent, batch.means(exponent, pair.origins)
+class Batch(ABC):
+    """A block of rows, finite and not zero unless its norms say so."""
+
+    norms: Vector
+    """NaN where a row is not finite, infinite where float64 cannot say it."""
+
+    @abstractmethod
+    def without(self, bad: NDArray[np.bool_]) -> "Batch":
+        """Return the same block less some rows."""
+
+    @abstractmethod
+    def first(self, exponent: int) -> Vector:
+        """Return the first row in both forms, (2, d), or zeros where a difference would fill a sparse row."""
+
+    @abstractmethod
+    def means(self, exponent: int, origins: Vector) -> Vector:
+        """Return the means of both forms less the origins, (2, d)."""
+
+    @abstractmethod
+    def shifted(self, exponent: int, origins: Vector, centres: Vector) -> tuple[list[Any], Vector]:
+        """Return both forms less origins and centres (sparse rows stay as they are), and squared norms (2, m)."""
+
+    @abstractmethod
+    def add_products(self, form: int, rows: Any, scatter: Scatter, step: Step, mean: Vector) -> None:
+        """Add the products of the columns of shifted rows, and move those of all rows to the joint mean."""
+
+    def add_to(self, pair: "ScatterPair") -> None:
+        """Add the rows to a pair of scatters."""
+        m, origins, exponent = len(self.norms), *pair.prepare_for(self)
+        means = self.means(exponent, origins)
+        steps = [scatter.step(m, mean) for scatter, mean in zip(pair.both, means, strict=True)]
+        forms, squares = self.shifted(exponent, origins, np.stack([step.centre for step in steps]))
+        for form, (scatter, step, rows) in enumerate(zip(pair.both, steps, forms, strict=True)):
+            scatter.join(m, step, scatter.part(squares[form], rows))
+            self.add_products(form, rows, scatter, step, means[form] + origins[form])
 
 
 def exponent_of(norm: float) -> int:
@@ -130,18 +151,19 @@ def exponent_of(norm: float) -> int:
     return 0 if abs(power) <= _SAFE else max(min(power, 1023), LOWEST)
 
 
-class _Dense:
+class _CpuBatch(Batch):
     """A block of the CPU backend: float32 or float64, and each row's factors."""
 
-    def __init__(self, x: NDArray[Any], room: Vector | None = None) -> None:
+    def __init__(self, x: NDArray[Any], buffer: Vector | None = None) -> None:
         from geomkit.kernels import cpu_rows
 
-        self.x, self.room, self.kernels = x, room, cpu_rows
+        self.x, self.kernels = x, cpu_rows
+        self.buffer = np.empty((2, len(x) + 1, x.shape[1])) if buffer is None else buffer
         self.factors = np.empty((2, len(x)))
         self.norms: Vector = cpu_rows.row_norms(x, self.factors)
 
     def without(self, bad: NDArray[np.bool_]) -> Batch:
-        return _Dense(self.x[~bad], self.room)
+        return _CpuBatch(self.x[~bad], self.buffer)
 
     def first(self, exponent: int) -> Vector:
         row = self.x[0].astype(np.float64)
@@ -153,28 +175,18 @@ class _Dense:
         return out / len(self.x)
 
     def shifted(self, exponent: int, origins: Vector, centres: Vector) -> tuple[list[Any], Vector]:
-        return self._shifted(exponent, origins, centres, np.empty((2, *self.x.shape)))
-
-    def _shifted(self, exponent: int, origins: Vector, centres: Vector, room: Vector) -> tuple[list[Any], Vector]:
         m = len(self.x)
-        rows, squares = [room[0, :m], room[1, :m]], np.empty((2, m))
+        rows, squares = [self.buffer[0, :m], self.buffer[1, :m]], np.empty((2, m))
         self.kernels.shifted_rows(self.x, math.ldexp(1.0, -exponent), self.factors, origins, centres, *rows, squares)
         return rows, squares
 
-    def pour(self, pair: Pair) -> None:
-        m = len(self.x)
-        exponent, means = _joint(pair, self)
-        steps = [each.step(m, mean) for each, mean in zip(pair.both, means, strict=True)]
+    def add_products(self, form: int, rows: Any, scatter: Scatter, step: Step, mean: Vector) -> None:  # noqa: ARG002
         # One row more: what is there already moves to the joint mean with the same product.
-        room = np.empty((2, m + 1, self.x.shape[1])) if self.room is None else self.room
-        rows, squares = self._shifted(exponent, pair.origins, np.stack([step.centre for step in steps]), room)
-        for k, (scatter, step) in enumerate(zip(pair.both, steps, strict=True)):
-            scatter.join(m, step, scatter.part(squares[k], rows[k]))
-            room[k, m] = step.carried
-            scatter.add_rows(room[k, : m + 1])
+        self.buffer[form, len(rows)] = step.carried
+        scatter.add_rows(self.buffer[form, : len(rows) + 1])
 
 
-class _Plain:
+class _WorkingBatch(Batch):
     """A block of the reference or the torch backend, in float64."""
 
     def __init__(self, x: Any, backend: Backend, device: Any) -> None:
@@ -184,29 +196,24 @@ class _Plain:
         self.norms: Vector = self.memory.to_numpy(load("unit_rows", backend)(x, self.unit))
 
     def without(self, bad: NDArray[np.bool_]) -> Batch:
-        return _Plain(self.x[np.flatnonzero(~bad)], self.backend, self.device)
+        return _WorkingBatch(self.x[np.flatnonzero(~bad)], self.backend, self.device)
 
     def first(self, exponent: int) -> Vector:
-        return np.stack([self.memory.to_numpy(each[0]) for each in self._forms(exponent)])
+        return np.stack([self.memory.to_numpy(rows[0]) for rows in self._forms(exponent)])
 
     def means(self, exponent: int, origins: Vector) -> Vector:
         forms = zip(self._forms(exponent), origins, strict=True)
-        return np.stack([self.memory.to_numpy((each - self._there(at)).sum(0)) for each, at in forms]) / len(self.x)
+        sums = [self.memory.to_numpy((rows - self._there(origin)).sum(0)) for rows, origin in forms]
+        return np.stack(sums) / len(self.x)
 
     def shifted(self, exponent: int, origins: Vector, centres: Vector) -> tuple[list[Any], Vector]:
         forms = zip(self._forms(exponent), origins, centres, strict=True)
-        rows = [each - self._there(origin) - self._there(centre) for each, origin, centre in forms]
-        return rows, np.stack([self.memory.to_numpy((each * each).sum(1)) for each in rows])
+        shifted = [rows - self._there(origin) - self._there(centre) for rows, origin, centre in forms]
+        return shifted, np.stack([self.memory.to_numpy((rows * rows).sum(1)) for rows in shifted])
 
-    def pour(self, pair: Pair) -> None:
-        m = len(self.x)
-        exponent, means = _joint(pair, self)
-        steps = [each.step(m, mean) for each, mean in zip(pair.both, means, strict=True)]
-        forms, squares = self.shifted(exponent, pair.origins, np.stack([step.centre for step in steps]))
-        for scatter, step, rows, own in zip(pair.both, steps, forms, squares, strict=True):
-            scatter.join(m, step, scatter.part(own, rows))
-            scatter.add_rows(rows)
-            scatter.add_outer(step.carried, 1.0)
+    def add_products(self, form: int, rows: Any, scatter: Scatter, step: Step, mean: Vector) -> None:  # noqa: ARG002
+        scatter.add_rows(rows)
+        scatter.add_outer(step.carried, 1.0)
 
     def _forms(self, exponent: int) -> tuple[Any, Any]:
         return self.x * math.ldexp(1.0, -exponent), self.unit
@@ -215,7 +222,7 @@ class _Plain:
         return self.memory.as_working(vector, "float64", self.device)
 
 
-class _Sparse:
+class _SparseBatch(Batch):
     """A block of CSR rows in float64. Their mean is never subtracted from them, which would fill them."""
 
     def __init__(self, x: Any) -> None:
@@ -226,39 +233,32 @@ class _Sparse:
         self.norms: Vector = sparse_row_norms(self.x.indptr, self.x.data, self.factors)
 
     def without(self, bad: NDArray[np.bool_]) -> Batch:
-        return _Sparse(self.x[np.flatnonzero(~bad)])
+        return _SparseBatch(self.x[np.flatnonzero(~bad)])
 
     def first(self, exponent: int) -> Vector:  # noqa: ARG002
         return np.zeros((2, self.x.shape[1]))
 
     def means(self, exponent: int, origins: Vector) -> Vector:
-        sums = [np.bincount(each.indices, each.data, self.x.shape[1]) for each in self.forms(exponent)]
+        sums = [np.bincount(rows.indices, rows.data, self.x.shape[1]) for rows in self.forms(exponent)]
         return np.asarray(np.stack(sums) / self.x.shape[0] - origins)
 
     def shifted(self, exponent: int, origins: Vector, centres: Vector) -> tuple[list[Any], Vector]:
         forms = self.forms(exponent)
         row_of = np.repeat(np.arange(self.x.shape[0]), np.diff(self.x.indptr))
         squares = []
-        for each, point in zip(forms, origins + centres, strict=True):
-            own = np.bincount(row_of, np.square(each.data), self.x.shape[0])
-            squares.append(np.maximum(own - 2 * (each @ point) + point @ point, 0))
+        for rows, point in zip(forms, origins + centres, strict=True):
+            about_zero = np.bincount(row_of, np.square(rows.data), self.x.shape[0])
+            squares.append(np.maximum(about_zero - 2 * (rows @ point) + point @ point, 0))
         return forms, np.stack(squares)
 
-    def pour(self, pair: Pair) -> None:
+    def add_products(self, form: int, rows: Any, scatter: Scatter, step: Step, mean: Vector) -> None:  # noqa: ARG002
         from geomkit.kernels.cpu_rows import add_sparse_products
 
-        m = self.x.shape[0]
-        exponent, means = _joint(pair, self)
-        steps = [each.step(m, mean) for each, mean in zip(pair.both, means, strict=True)]
-        origins = pair.origins
-        forms, squares = self.shifted(exponent, origins, np.stack([step.centre for step in steps]))
-        for k, (scatter, step, rows) in enumerate(zip(pair.both, steps, forms, strict=True)):
-            seen = scatter.n
-            scatter.join(m, step, scatter.part(squares[k], rows))
-            add_sparse_products(rows.indptr, rows.indices, rows.data, scatter.products)
-            # Products about zero, less those of the mean, are products about it; both parts then move to the joint one.
-            scatter.add_outer(means[k] + origins[k], -m)
-            scatter.add_outer(step.delta, seen * m / (seen + m))
+        m = rows.shape[0]
+        add_sparse_products(rows.indptr, rows.indices, rows.data, scatter.products)
+        # Products about zero, less those of the mean, are products about it; both parts then move to the joint one.
+        scatter.add_outer(mean, -m)
+        scatter.add_outer(step.delta, (scatter.n - m) * m / scatter.n)
 
     def forms(self, exponent: int) -> list[Any]:
         """Return the rows over two to the power of `exponent`, and over their norms."""
@@ -270,15 +270,15 @@ class _Sparse:
         return [plain, unit]
 
 
-def read(matrix: Matrix, backend: Backend, start: int, stop: int, room: Vector | None = None) -> Batch:
-    """Read a block of rows; `room`, (2, at least m + 1, d), is where dense rows of the CPU are shifted to."""
+def read(matrix: Matrix, backend: Backend, start: int, stop: int, buffer: Vector | None = None) -> Batch:
+    """Read a block of rows; `buffer`, (2, at least m + 1, d), is where dense rows of the CPU are shifted to."""
     if matrix.kind == "sparse" and backend is Backend.CPU:
-        return _Sparse(matrix.rows(start, stop))
+        return _SparseBatch(matrix.rows(start, stop))
     x = matrix.block(start, stop)
     if backend is Backend.CPU:
-        return _Dense(x, room)
+        return _CpuBatch(x, buffer)
     device = matrix.device if matrix.on_accelerator else None
-    return _Plain(module(backend).as_working(x, "float64", device), backend, device)
+    return _WorkingBatch(module(backend).as_working(x, "float64", device), backend, device)
 
 
 def block_rows(matrix: Matrix, backend: Backend, *, dense: bool = False) -> int:

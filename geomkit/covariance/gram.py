@@ -10,20 +10,20 @@ products, entry by entry.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import Matrix, reject_rows
+from geomkit.core.matrix import Matrix
 from geomkit.covariance.accumulate import in_threads
-from geomkit.covariance.batches import Batch, block_rows, exponent_of, read
+from geomkit.covariance.batches import Batch, exponent_of, read
 from geomkit.covariance.influence import influence_of
 from geomkit.covariance.scatter import PairSums
 from geomkit.kernels import Backend, load, module
 
-__all__ = ["Wide", "across", "measurable"]
+__all__ = ["Wide", "gram_pair_sums"]
 
 Vector = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Wide(NamedTuple):
     """What a pass over tiles leaves behind."""
 
     sums: list[PairSums]
-    """Of the rows as they are, and over their norms."""
+    """Of the raw rows, and of the normalized ones."""
     shares: Vector
     """Of each coordinate in the mean cosine, (d,)."""
     side: str
@@ -53,40 +53,22 @@ class Wide(NamedTuple):
     means: Vector
     """Of the rows in both forms, (2, d), over two to the power of the exponent of their sums."""
     diagonal: Vector
-    """Sum of the squares of each coordinate of the rows as they are about its mean, (d,), over the square of that."""
+    """Sums of the squares of each coordinate about its mean in both forms, (2, d), over the square of that power."""
     along: Vector
-    """Inner products of the rows as they are, less their mean, with it, (n,)."""
+    """Inner products of the rows, less their mean, with it, in both forms, (2, n)."""
     gram: Vector
     """All products of the rows about their mean, (n, n), in the form that was to be held; else (0, 0)."""
 
 
-def measurable(
-    matrix: Matrix, backend: Backend, on_invalid: str, *, directed: bool = True
-) -> tuple[Matrix, NDArray[np.float64]]:
-    """Refuse or drop rows that cannot be measured; return the others, and their norms.
-
-    Parameters
-    ----------
-    directed : bool
-        Whether zero rows are among them.
-
-    Raises
-    ------
-    InvalidInputError
-        There are such rows and ``on_invalid="raise"``; or fewer than two rows are left.
-    """
-    norms = [read(matrix, backend, *block).norms for block in matrix.blocks(block_rows(matrix, backend))]
-    lengths = np.concatenate(norms)
-    infinite, zero = np.isnan(lengths), (lengths == 0) & directed
-    if on_invalid == "raise":
-        reject_rows(matrix, infinite, "are not finite", on_invalid, 2)
-        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
-    what = "are not finite or zero" if directed else "are not finite"
-    return reject_rows(matrix, infinite | zero, what, on_invalid, 2), lengths[~(infinite | zero)]
-
-
-def across(
-    matrix: Matrix, backend: Backend, threads: int, norms: Vector, *, by_row: bool = False, hold: int | None = None
+def gram_pair_sums(
+    matrix: Matrix,
+    backend: Backend,
+    threads: int,
+    norms: Vector,
+    *,
+    by_row: bool = False,
+    hold: int | None = None,
+    forms: Sequence[int] = (0, 1),
 ) -> Wide:
     """Sum up all pairs in tiles.
 
@@ -101,6 +83,8 @@ def across(
         Whether to sum up each row's part in the variances as well, which rows alone can.
     hold : {None, 0, 1}
         The form whose products of rows are kept whole, 8 n² bytes; then they are always those of the rows.
+    forms : sequence of {0, 1}
+        The forms whose products are summed up, raw and normalized; `excess` of the other is NaN.
     """
     exponent = exponent_of(float(norms.max()))
     tiles: _Tiles
@@ -112,7 +96,7 @@ def across(
         tiles = _SparseColumns(matrix, backend, exponent)
     gram = np.empty((0, 0) if hold is None else (matrix.n, matrix.n))
     held = None if hold is None else _Held(hold, gram)
-    sums = _sweep(tiles, threads if backend is Backend.CPU else 1, by_row=by_row, held=held)
+    sums = _sweep(tiles, threads if backend is Backend.CPU else 1, by_row=by_row, held=held, forms=forms)
     return Wide(sums, tiles.shares, tiles.side, matrix.n_dropped, tiles.means, tiles.diagonal, tiles.along, gram)
 
 
@@ -127,33 +111,6 @@ class _Held(NamedTuple):
         self.gram[i, j] = tile
         self.gram[i, j] += middle
         self.gram[j, i] = self.gram[i, j].T
-
-
-class _Tiles(Protocol):
-    """Products of rows or of columns, in both forms."""
-
-    side: str
-    backend: Backend
-    device: Any
-    exponent: int
-    count: int
-    """How many rows or columns there are."""
-    size: int
-    """How many of them a block has."""
-    squares: Vector
-    """Squared distances of the rows from the mean, (2, n)."""
-    shares: Vector
-    means: Vector
-    diagonal: Vector
-    along: Vector
-    middles: Vector
-    """Mean of the products of distinct rows about their mean, in both forms."""
-
-    def block(self, part: slice) -> list[Any]:
-        """Return both forms of some rows or columns."""
-
-    def tile(self, k: int, left: Any, right: Any, i: slice, j: slice) -> Any:
-        """Return products of form `k` about the mean."""
 
 
 class _DenseRows:
@@ -173,15 +130,16 @@ class _DenseRows:
         for start, stop in matrix.blocks(self.size):
             self.centres += self._read(start, stop).means(exponent, self.origins) * ((stop - start) / n)
         self.means = self.origins + self.centres
-        self.squares, self.along = np.empty((2, n)), np.empty(n)
-        columns, mean = np.zeros((2, matrix.d)), module(backend).as_working(self.means[0], "float64", self.device)
+        self.squares, self.along, self.diagonal = np.empty((2, n)), np.empty((2, n)), np.zeros((2, matrix.d))
+        memory = module(backend)
+        means = memory.as_working(self.means, "float64", self.device)
         for start, stop in matrix.blocks(self.size):
-            rows, self.squares[:, start:stop] = self._shifted(start, stop)
-            self.along[start:stop] = module(backend).to_numpy(rows[0] @ mean)
-            columns += np.stack([module(backend).to_numpy((form * form).sum(0)) for form in rows])
+            forms, self.squares[:, start:stop] = self._shifted(start, stop)
+            for k, rows in enumerate(forms):
+                self.along[k, start:stop] = memory.to_numpy(rows @ means[k])
+                self.diagonal[k] += memory.to_numpy((rows * rows).sum(0))
         self.middles = _middles(self.squares)
-        self.diagonal = columns[0]
-        self.shares = self.means[1] ** 2 - columns[1] / (n * (n - 1))
+        self.shares = self.means[1] ** 2 - self.diagonal[1] / (n * (n - 1))
 
     def block(self, part: slice) -> list[Any]:
         return self._shifted(part.start, part.stop)[0]
@@ -210,10 +168,10 @@ class _Sparse:
         batch, zeros, n = read(matrix, backend, 0, matrix.n), np.zeros((2, matrix.d)), matrix.n
         self.means = batch.means(exponent, zeros)
         self.forms, self.squares = batch.shifted(exponent, zeros, self.means)
-        self.along = self.forms[0] @ self.means[0] - self.means[0] @ self.means[0]
-        columns = [np.bincount(form.indices, np.square(form.data), matrix.d) for form in self.forms]
+        self.along = np.stack([form @ mean - mean @ mean for form, mean in zip(self.forms, self.means, strict=True)])
+        columns = np.stack([np.bincount(form.indices, np.square(form.data), matrix.d) for form in self.forms])
         self.middles = _middles(self.squares)
-        self.diagonal = np.maximum(columns[0] - n * self.means[0] ** 2, 0)
+        self.diagonal = np.maximum(columns - n * self.means**2, 0)
         self.shares = ((n * self.means[1]) ** 2 - columns[1]) / (n * (n - 1))
 
     def block(self, part: slice) -> list[Any]:
@@ -261,29 +219,35 @@ class _SparseColumns(_Sparse):
         return tile
 
 
+_Tiles = _DenseRows | _SparseRows | _SparseColumns
+"""Products of rows or of columns: `block` makes both forms of some of them, `tile` their products in one form."""
+
+
 def _middles(squares: Vector) -> Vector:
     """Mean of the products of distinct rows about their mean, in both forms."""
     n = squares.shape[1]
     return np.asarray(-squares.sum(1) / (n * (n - 1)))
 
 
-def _sweep(tiles: _Tiles, threads: int, *, by_row: bool, held: _Held | None) -> list[PairSums]:
+def _sweep(tiles: _Tiles, threads: int, *, by_row: bool, held: _Held | None, forms: Sequence[int]) -> list[PairSums]:
     apart = tiles.squares - tiles.squares.mean(1)[:, None]
     starts = range(0, tiles.count, tiles.size)
     workers = min(threads, len(starts))
     # A stripe of tiles is the shorter the later it starts: deal them out like cards.
     hands = [starts[k::workers] for k in range(workers)]
-    found = in_threads(lambda hand: _stripes(tiles, hand, apart, held, by_row=by_row), hands, workers=workers)
+    parts = in_threads(
+        lambda hand: _stripes(tiles, hand, apart, held, by_row=by_row, forms=forms), hands, workers=workers
+    )
     sums = []
     for k, exponent in enumerate((tiles.exponent, 0)):
         squares, own = tiles.squares[k], apart[k]
         n, total, spread = len(squares), float(squares.sum()), float(own @ own)
-        beside = math.fsum(each.totals[k] for each in found)
+        beside = math.fsum(part.totals[k] for part in parts)
         excess = spread + beside if tiles.side == "rows" else max(beside - total**2 / (n - 1), 0.0)
         influence = math.nan
         if by_row:
             middle = -total / (n * (n - 1))
-            off, along = sum(each.rows[k] for each in found)
+            off, along = sum(part.rows[k] for part in parts)
             # The diagonal, where k_ii is the squared norm of the row, was left out, and the mean taken off the rest.
             fourth = off - 2 * middle * squares - (n - 1) * middle**2 + squares**2
             influence = influence_of(squares, fourth, along + own * (squares - middle))
@@ -291,7 +255,7 @@ def _sweep(tiles: _Tiles, threads: int, *, by_row: bool, held: _Held | None) -> 
     return sums
 
 
-class _Found(NamedTuple):
+class _TileSums(NamedTuple):
     """Sums over the tiles of some stripes, in both forms."""
 
     totals: list[float]
@@ -300,17 +264,20 @@ class _Found(NamedTuple):
     """By form and row, where asked for: (k_ij - k̄)², and (a_j - ā) (k_ij - k̄), over j ≠ i."""
 
 
-def _stripes(tiles: _Tiles, starts: range, apart: Vector, held: _Held | None, *, by_row: bool) -> _Found:
+def _stripes(
+    tiles: _Tiles, starts: range, apart: Vector, held: _Held | None, *, by_row: bool, forms: Sequence[int]
+) -> _TileSums:
     count, size, memory = tiles.count, tiles.size, module(tiles.backend)
     weights = memory.as_working(apart, "float64", tiles.device)
-    found = _Found([0.0, 0.0], np.zeros((2, 2, count if by_row else 0)))
+    totals = [0.0 if k in forms else math.nan for k in (0, 1)]
+    sums = _TileSums(totals, np.zeros((2, 2, count if by_row else 0)))
     for start in starts:
         i = slice(start, min(start + size, count))
         left = tiles.block(i)
         for other in range(start, count, size):
             j = slice(other, min(other + size, count))
             right = left if i == j else tiles.block(j)
-            for k in (0, 1):
+            for k in forms:
                 tile = tiles.tile(k, left, right, i, j)
                 if held is not None and held.form == k:
                     held.keep(memory.to_numpy(tile), i, j, float(tiles.middles[k]))
@@ -318,10 +285,10 @@ def _stripes(tiles: _Tiles, starts: range, apart: Vector, held: _Held | None, *,
                     diagonal = np.arange(tile.shape[0])
                     tile[diagonal, diagonal] = 0
                 flat = tile.reshape(-1)
-                found.totals[k] += (1 if i == j else 2) * float(flat @ flat)
+                sums.totals[k] += (1 if i == j else 2) * float(flat @ flat)
                 if by_row:
-                    _note_rows(found.rows[k], tile, weights[k], (i, j), memory.to_numpy)
-    return found
+                    _note_rows(sums.rows[k], tile, weights[k], (i, j), memory.to_numpy)
+    return sums
 
 
 def _note_rows(rows: Vector, tile: Any, weights: Any, place: tuple[slice, slice], to_numpy: Callable[..., Any]) -> None:

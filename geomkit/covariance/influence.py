@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.matrix import Matrix
 from geomkit.covariance.accumulate import in_threads
-from geomkit.covariance.batches import BLOCK_ENTRIES, BLOCK_ROWS, DEVICE_BLOCK_ENTRIES, Pair, read
+from geomkit.covariance.batches import ScatterPair, block_rows, read
 from geomkit.covariance.scatter import Scatter
 from geomkit.kernels import Backend, module
 
@@ -46,13 +46,12 @@ def influence_of(squares: Vector, fourth: Vector, along: Vector) -> float:
     return float(np.std(n * apart**2 + 4 * fourth - 4 * along, ddof=1))
 
 
-def influences(matrix: Matrix, backend: Backend, threads: int, pair: Pair) -> list[float]:
+def influences(matrix: Matrix, backend: Backend, threads: int, pair: ScatterPair) -> list[float]:
     """`influence_of` both forms of the rows whose scatters these are, in a second pass. O(n d²).
 
     Rows that are not finite or zero are left out.
     """
-    size = max(BLOCK_ROWS, (DEVICE_BLOCK_ENTRIES if matrix.on_accelerator else BLOCK_ENTRIES) // matrix.d)
-    blocks = list(matrix.blocks(size))
+    blocks = list(matrix.blocks(block_rows(matrix, backend, dense=True)))
     for scatter in pair.both:
         scatter.mirror()
     centres = np.stack([scatter.offset for scatter in pair.both])
@@ -62,7 +61,7 @@ def influences(matrix: Matrix, backend: Backend, threads: int, pair: Pair) -> li
         bad = np.isnan(batch.norms) | (batch.norms == 0)
         if bad.any():
             batch = batch.without(bad)
-        rows, squares = batch.shifted(pair.plain.exponent, pair.origins, centres)
+        rows, squares = batch.shifted(pair.raw.exponent, pair.origins, centres)
         return np.stack([_by_row(*each) for each in zip(rows, squares, pair.both, strict=True)])
 
     workers = min(threads, len(blocks)) if backend is Backend.CPU else 1

@@ -1,4 +1,4 @@
-"""Rows seen along directions, in a second pass over them: partition sums, and squares that standard errors are made of.
+"""Projections of rows onto directions, in a second pass: partition sums, and the squares behind standard errors.
 
 A partition sum is Z(c) = Σ exp(c · x_i). Of many directions only the least and the largest are wanted: float32 products
 say, within a proven bound, which directions these can be, and float64 products decide among them. The answer is that
@@ -18,7 +18,7 @@ from geomkit.covariance.accumulate import in_threads
 from geomkit.covariance.batches import block_rows
 from geomkit.kernels import Backend, module
 
-__all__ = ["Axes", "Partition", "look_along"]
+__all__ = ["Axes", "Partition", "project_rows"]
 
 Vector = NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def _sum(values: NDArray[Any]) -> Vector:
     return np.asarray(lanes.sum(0, dtype=np.float64) + values[whole:].sum(0, dtype=np.float64))
 
 
-def look_along(
+def project_rows(
     matrix: Matrix,
     backend: Backend,
     threads: int,
@@ -114,6 +114,7 @@ def look_along(
     exponent: int,
     longest: float,
     axes: Axes | None = None,
+    norms: Vector | None = None,
 ) -> tuple[float, Vector | None]:
     """Read the rows once more, and a few directions a third time.
 
@@ -130,6 +131,8 @@ def look_along(
         Largest norm of a row as given, or more.
     axes : Axes, optional
         What to sum up for each row; float32 products on the CPU backend, float64 on the others.
+    norms : (n,) float64, optional
+        What the rows are divided by instead of the power of two.
 
     Returns
     -------
@@ -148,16 +151,18 @@ def look_along(
     on_cpu = backend is Backend.CPU
     screened = on_cpu and exponent == 0 and longest <= SCREENED and float(_near(guess, bound).mean()) <= ROOM
     dtype = "float32" if screened else "float64"
-    eye: _Here | _There
+    products: _NumpyProducts | _BackendProducts
     if on_cpu:
-        eye = _Here(directions, dtype, exponent, axes)
+        products = _NumpyProducts(directions, dtype, exponent, axes)
     else:
-        eye, threads = _There(matrix, backend, directions, exponent, axes), 1
-    found, squares = _read(matrix, size, eye, exponent, threads, 0 if axes is None else axes.weights.shape[1])
+        products, threads = _BackendProducts(matrix, backend, directions, exponent, axes), 1
+    width = 0 if axes is None else axes.weights.shape[1]
+    partition, squares = _read(matrix, size, products, exponent, threads, width, norms)
     if screened:
-        few = directions[:, _near(found.logs(), bound)]
-        found, _ = _read(matrix, size, _Here(few, "float64", exponent, None), exponent, threads, 0)
-    return found.ratio(), squares
+        few = directions[:, _near(partition.logs(), bound)]
+        products = _NumpyProducts(few, "float64", exponent, None)
+        partition, _ = _read(matrix, size, products, exponent, threads, 0, norms)
+    return partition.ratio(), squares
 
 
 def _near(logs: Vector, bound: float) -> NDArray[np.bool_]:
@@ -165,7 +170,7 @@ def _near(logs: Vector, bound: float) -> NDArray[np.bool_]:
     return np.asarray(((logs <= logs.min() + 2 * bound) | (logs >= logs.max() - 2 * bound)).any(0))
 
 
-class _Here:
+class _NumpyProducts:
     """Products by NumPy: with the directions in `dtype`, with the axes in float32."""
 
     def __init__(self, directions: Vector, dtype: str, exponent: int, axes: Axes | None) -> None:
@@ -179,20 +184,21 @@ class _Here:
             self.axes, self.weights = (np.ascontiguousarray(each, "float32") for each in (axes.axes, axes.weights))
 
     def project(self, x: Any, out: NDArray[Any]) -> NDArray[Any]:
-        return np.matmul(self._divided(x).astype(self.dtype, copy=False), self.directions, out=out)
+        return np.matmul(x.astype(self.dtype, copy=False), self.directions, out=out)
 
     def squares(self, x: Any) -> Vector:
-        x = self._divided(x)
         y = (x - self.high) - self.low if x.dtype == np.float32 else (x - self.mean).astype(np.float32)
         onto = y @ self.axes
         np.multiply(onto, onto, out=onto)
         return np.asarray(onto @ self.weights, np.float64)
 
-    def _divided(self, x: Any) -> NDArray[Any]:
+    def divided(self, x: Any, norms: Vector | None) -> NDArray[Any]:
+        if norms is not None:
+            return np.asarray(x / norms[:, None])
         return np.asarray(x if self.one == 1 else x.astype(np.float64) * self.one)
 
 
-class _There:
+class _BackendProducts:
     """Products by another backend, in float64."""
 
     dtype = "float64"
@@ -205,19 +211,28 @@ class _There:
             self.mean, self.axes, self.weights = map(self._put, (axes.mean, axes.axes, axes.weights))
 
     def project(self, x: Any, out: NDArray[Any]) -> NDArray[Any]:
-        out[:] = self.memory.to_numpy((self._put(x) * self.one) @ self.directions)
+        out[:] = self.memory.to_numpy(x @ self.directions)
         return out
 
     def squares(self, x: Any) -> Vector:
-        onto = (self._put(x) * self.one - self.mean) @ self.axes
+        onto = (x - self.mean) @ self.axes
         return np.asarray(self.memory.to_numpy((onto * onto) @ self.weights))
+
+    def divided(self, x: Any, norms: Vector | None) -> Any:
+        return self._put(x) * self.one if norms is None else self._put(x) / self._put(norms)[:, None]
 
     def _put(self, x: Any) -> Any:
         return self.memory.as_working(x, "float64", self.device)
 
 
 def _read(
-    matrix: Matrix, size: int, eye: _Here | _There, exponent: int, threads: int, width: int
+    matrix: Matrix,
+    size: int,
+    products: _NumpyProducts | _BackendProducts,
+    exponent: int,
+    threads: int,
+    width: int,
+    norms: Vector | None,
 ) -> tuple[Partition, Vector | None]:
     """Read all rows, in threads, each with rows of its own; `width` weighted squares of each, if there are any."""
     blocks = list(matrix.blocks(size))
@@ -226,17 +241,17 @@ def _read(
     squares = np.empty((matrix.n, width)) if width else None
 
     def work(share: Sequence[tuple[int, int]]) -> Partition:
-        partition = Partition(int(eye.directions.shape[1]), exponent)
-        # One room for all blocks: the system would clear new memory for each.
-        room = np.empty((2, min(size, matrix.n), partition.top.shape[1]), eye.dtype)
+        partition = Partition(int(products.directions.shape[1]), exponent)
+        # One buffer for all blocks: the system would clear new memory for each.
+        buffer = np.empty((2, min(size, matrix.n), partition.top.shape[1]), products.dtype)
         for start, stop in share:
-            x = matrix.block(start, stop)
-            partition.add(eye.project(x, room[0, : stop - start]), room[1, : stop - start])
+            x = products.divided(matrix.block(start, stop), None if norms is None else norms[start:stop])
+            partition.add(products.project(x, buffer[0, : stop - start]), buffer[1, : stop - start])
             if squares is not None:
-                squares[start:stop] = eye.squares(x)
+                squares[start:stop] = products.squares(x)
         return partition
 
-    found = in_threads(work, shares, workers=workers)
-    for other in found[1:]:
-        found[0].merge(other)
-    return found[0], squares
+    whole, *others = in_threads(work, shares, workers=workers)
+    for other in others:
+        whole.merge(other)
+    return whole, squares

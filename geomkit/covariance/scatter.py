@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from geomkit.kernels import Backend, module
 
-__all__ = ["LOWEST", "PairSums", "Part", "Scatter", "Step"]
+__all__ = ["LOWEST", "DistanceMoments", "PairSums", "Part", "Scatter", "Step"]
 
 Vector = NDArray[np.float64]
 
@@ -55,6 +55,15 @@ class Step(NamedTuple):
     """What is there already, seen from the joint mean."""
 
 
+class DistanceMoments(NamedTuple):
+    """Mean and variance of squared distances over all pairs, and their standard errors over rows."""
+
+    mean: float
+    mean_se: float
+    variance: float
+    variance_se: float
+
+
 @dataclass(frozen=True, slots=True)
 class PairSums:
     """The sums of n rows that the moments of squared distances between them are made of, over a power of two."""
@@ -70,6 +79,23 @@ class PairSums:
     """‖M‖² - S²/(n-1): never negative, and 0 for the corners of a regular simplex."""
     influence: float = math.nan
     """Standard deviation over rows of their part in the variance, times n-1; NaN where it was not asked for."""
+
+    def distance_moments(self) -> DistanceMoments:
+        """Return the moments of squared distances, over two to the power of twice the exponent, and of four times it.
+
+        Notes
+        -----
+        ``E D² = 2 S / (n - 1)`` and ``Var D² = 2 V / (n - 1) + 4 (‖M‖² - S²/(n - 1)) / (n (n - 1))``, both terms of
+        which are at least 0. Standard errors are those of a mean over pairs (Hoeffding 1948).
+        """
+        n = self.n
+        mean = 2 * self.squares / (n - 1)
+        if n == 2:
+            return DistanceMoments(mean, math.nan, 0.0, math.nan)
+        # Row i is at (n a_i + S) / (n - 1) from the others on average.
+        mean_se = 2 * math.sqrt(n * self.spread / (n - 1)) / (n - 1)
+        variance = 2 * self.spread / (n - 1) + 4 * self.excess / (n * (n - 1))
+        return DistanceMoments(mean, mean_se, variance, 2 * self.influence / ((n - 1) * math.sqrt(n)))
 
 
 class Scatter:

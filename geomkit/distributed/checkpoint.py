@@ -1,6 +1,5 @@
 """Partial results on disk: what is done and what it came to, in one file that is replaced as a whole."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -11,25 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.atomic import written
+from geomkit.core.executor import State
 from geomkit.errors import BackendUnavailableError, StorageError
 
-__all__ = ["RunFolder", "Stage"]
-
-State = dict[str, NDArray[Any]]
+__all__ = ["Checkpoint", "CheckpointDir"]
 
 SHARE = 20
-"""Writing takes at most one part in so many of the time."""
+"""Writing takes at most one part in so many of the wall time."""
 
 
-class RunFolder:
-    """A folder that one run at a time writes its partial results to.
+class CheckpointDir:
+    """A folder in which one run at a time keeps its partial results.
 
     Parameters
     ----------
     path : str or path
         Made if it is not there.
     every : float
-        Seconds between two writings of a stage, at least.
+        Seconds between two writings of a checkpoint, at least.
 
     Raises
     ------
@@ -52,24 +51,24 @@ class RunFolder:
             self._lock = filelock.FileLock(self.path / "lock")
             self._lock.acquire(timeout=0)
         except filelock.Timeout as why:
-            msg = f"run folder {self.path} is in use by another run; run must be a folder of its own"
+            msg = f"run folder {self.path} is in use by another run; checkpoint_dir must be a folder of its own"
             raise StorageError(msg) from why
         except OSError as why:
             msg = f"run folder {self.path} cannot be written to ({why.strerror or why})"
             raise StorageError(msg) from why
 
-    def stage(self, what: str, settings: dict[str, Any]) -> "Stage":
+    def checkpoint(self, what: str, settings: dict[str, Any]) -> "Checkpoint":
         """Open the partial results of one pass over the rows or the pairs; settings tell it from all others."""
         text = json.dumps({"what": what, **settings}, sort_keys=True)
-        return Stage(self, what, text)
+        return Checkpoint(self, what, text)
 
     def close(self) -> None:
         """Let other runs have the folder."""
         self._lock.release()
 
 
-class Stage:
-    """One pass: which tasks are done, and what they came to.
+class Checkpoint:
+    """The partial results of one pass: which tasks are done, and the state that their results merged to.
 
     Raises
     ------
@@ -77,7 +76,7 @@ class Stage:
         The file is damaged, or of something else.
     """
 
-    def __init__(self, folder: RunFolder, what: str, settings: str) -> None:
+    def __init__(self, folder: CheckpointDir, what: str, settings: str) -> None:
         self._settings, self._every = settings, folder.every
         self.path = folder.path / f"{what}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.npz"
         self.done = np.zeros(0, np.bool_)
@@ -119,17 +118,13 @@ class Stage:
             There is no room, or the folder is gone; the file before is as it was.
         """
         start = time.monotonic()
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            with part.open("wb") as file:
+            with written(self.path) as part, part.open("wb") as file:
                 np.savez(file, settings=np.array(self._settings), done=done, **state)  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(self.path)
-        except OSError as why:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            msg = f"partial results {self.path} cannot be written ({why.strerror or why}); those before are kept"
+        except StorageError as why:
+            msg = f"partial results {why}; those before are kept"
             raise StorageError(msg) from why
         self._saved = time.monotonic()
         self._cost = self._saved - start

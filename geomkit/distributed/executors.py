@@ -1,23 +1,22 @@
-"""Who does tasks: this process, or the workers of a Dask cluster."""
+"""Executors: tasks run in this process, or on the workers of a Dask cluster."""
 
 import math
 import time
 import uuid
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from geomkit._version import __version__
+from geomkit.core.executor import Job, Plan
 from geomkit.core.memory import free_memory
-from geomkit.core.row_source import Stored
+from geomkit.core.row_source import RowSource
 from geomkit.core.threads import processors
-from geomkit.distributed.tasks import Job
 from geomkit.errors import BackendUnavailableError, ClusterError, GeomkitError, InvalidInputError
 
-__all__ = ["Cluster", "Executor", "Here", "Plan", "connected", "local_cluster"]
+__all__ = ["DaskExecutor", "LocalExecutor", "connected", "local_cluster"]
 
 AHEAD = 2
 """Tasks that a worker with one thread has at a time, so that it need not wait for the next."""
@@ -40,54 +39,26 @@ PATIENCE = 60.0
 """Seconds to wait for a first worker, or for one more when all are gone."""
 
 
-def _unchanged(task: Any) -> Any:
-    return task
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How tasks are handed out."""
-
-    chain: Callable[[Any], Any]
-    """Tasks for which this is equal use the same rows."""
-    order: Callable[[Any], Any] = _unchanged
-    """What is sent for a task, asked when its turn has come."""
-
-
-class Executor(Protocol):
-    """Does tasks in any order."""
-
-    @property
-    def workers(self) -> int:
-        """How many work at once."""
-
-    def room(self, source: Stored) -> int:
-        """Bytes of prepared rows that each worker may hold."""
-
-    def run(self, job: Job, tasks: Sequence[tuple[int, Any]], plan: Plan) -> Iterator[tuple[int, Any]]:
-        """Do numbered tasks, and give number and result of each as it is done; those of one chain to one worker."""
-
-
-class Here:
-    """Does tasks in this process, one at a time, each in threads."""
+class LocalExecutor:
+    """Runs tasks in this process, one at a time, each in threads."""
 
     workers = 1
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or processors()
 
-    def room(self, source: Stored) -> int:
+    def panel_bytes(self, source: RowSource) -> int:
         """Bytes that the source allows, or half of what is free."""
         return source.max_memory or max(free_memory() // 2, 2**20)
 
     def run(self, job: Job, tasks: Sequence[tuple[int, Any]], plan: Plan) -> Iterator[tuple[int, Any]]:
-        """Do one after the other."""
+        """Run one task after the other."""
         for number, task in tasks:
-            yield number, job(plan.order(task), self._threads)
+            yield number, job(plan.message(task), self._threads)
 
 
-class Cluster:
-    """The workers of a Dask cluster.
+class DaskExecutor:
+    """Runs tasks on the workers of a Dask cluster.
 
     Parameters
     ----------
@@ -102,11 +73,7 @@ class Cluster:
     """
 
     def __init__(self, client: Any) -> None:
-        try:
-            import distributed
-        except ImportError as why:
-            msg = f"client needs Dask, which cannot be imported ({why}): pip install 'geomkit[scale]'"
-            raise BackendUnavailableError(msg) from why
+        distributed = _distributed()
         if not isinstance(client, distributed.Client) or client.asynchronous:
             msg = f"client must be a distributed.Client that is not asynchronous; got {client!r}"
             raise InvalidInputError(msg)
@@ -129,7 +96,7 @@ class Cluster:
         """Workers that are there now."""
         return max(1, len(self._threads))
 
-    def room(self, source: Stored) -> int:
+    def panel_bytes(self, source: RowSource) -> int:
         """Bytes that the source allows, or a third of the least memory of a worker, or 1 GiB where none has a limit."""
         return source.max_memory or (self._limit // 3 if self._limit else 2**30)
 
@@ -154,7 +121,7 @@ class Cluster:
                         return
                     number, task = taken
                     future = self._client.submit(
-                        _do, travelling, plan.order(task), threads, __version__,
+                        _do, travelling, plan.message(task), threads, __version__,
                         key=f"geomkit-{token}-{number}", pure=False, workers=[address], allow_other_workers=True,
                     )  # fmt: skip
                     running[future] = number, address
@@ -233,10 +200,9 @@ class Cluster:
                 and "scheduler" not in str(why).lower()
             ):
                 raise
-            said = " ".join(str(why).split())[:200] or type(why).__name__
-            msg = (
-                f"the cluster at {address} cannot be reached, or has no workers ({said}); what is done is kept in `run`"
-            )
+            reason = " ".join(str(why).split())[:200] or type(why).__name__
+            kept = "what is done is kept in `checkpoint_dir`"
+            msg = f"the cluster at {address} cannot be reached, or has no workers ({reason}); {kept}"
             raise ClusterError(msg) from why
 
 
@@ -323,6 +289,6 @@ def _distributed() -> Any:
     try:
         import distributed
     except ImportError as why:
-        msg = f"workers need Dask, which cannot be imported ({why}): pip install 'geomkit[scale]'"
+        msg = f"a cluster needs Dask, which cannot be imported ({why}): pip install 'geomkit[scale]'"
         raise BackendUnavailableError(msg) from why
     return distributed

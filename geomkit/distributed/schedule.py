@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geomkit.pairwise.panels import Span
+from geomkit.core.executor import Span
 
 __all__ = ["Stripe", "branches", "leaves", "panel_cut", "spans_of", "stripes"]
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.executor import local_spans
 from geomkit.kernels import Backend, load, module
 
 __all__ = ["Nearest"]
@@ -85,16 +86,16 @@ class Nearest:
         beaten = np.max([self._values(to_numpy(each)) for each in floors], axis=0)
         return np.concatenate(values, axis=1), np.concatenate(ids, axis=1), beaten
 
-    def recipe(self) -> Callable[[int], "Nearest"]:
+    def factory(self) -> Callable[[int], "Nearest"]:
         """Return what makes one without candidates, for any number of rows."""
         return partial(_nearest, self.backend, self.keep, self.dtype)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return the best `keep` candidates of each row, and what no other entry exceeds."""
         found = _best(_Absorbed(*self.candidates()), self.keep)
         return {"values": found.values, "ids": found.ids, "beaten": found.beaten}
 
-    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
+    def merge_state(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
         """Take over the candidates that another found for the rows in these spans, one after the other, among them.
 
         What is left then depends on the order in which states come, and what is certain does not.
@@ -107,9 +108,7 @@ class Nearest:
         numbers = np.concatenate([np.arange(start, stop) for start, stop in spans])
         local = state["ids"]
         ids = np.where(local < 0, -1, numbers[np.maximum(local, 0)])
-        at = 0
-        for start, stop in spans:
-            part, rows = slice(at, at + stop - start), slice(start, stop)
+        for part, rows in local_spans(spans):
             both = [
                 (each[rows], new[part]) for each, new in zip(self.absorbed[:2], (state["values"], ids), strict=True)
             ]
@@ -117,9 +116,8 @@ class Nearest:
             beaten = np.maximum(self.absorbed.beaten[rows], state["beaten"][part])
             for whole, best in zip(self.absorbed, _best(_Absorbed(values, others, beaten), self.keep), strict=True):
                 whole[rows] = best
-            at += stop - start
 
-    def guide(self, spans: Sequence[tuple[int, int]]) -> dict[str, NDArray[Any]]:
+    def hints(self, spans: Sequence[tuple[int, int]]) -> dict[str, NDArray[Any]]:
         """Return what the rows of these spans need not look below: their last candidate, once they have them all."""
         n = sum(stop - start for start, stop in spans)
         if self.absorbed is None:
@@ -129,10 +127,10 @@ class Nearest:
         floors = [np.where(ids[a:b] < 0, -math.inf, values[a:b]).min(axis=1) for a, b in spans]
         return {"floor": np.concatenate(floors).astype(np.float32)}
 
-    def follow(self, guide: dict[str, NDArray[Any]]) -> None:
+    def use_hints(self, hints: dict[str, NDArray[Any]]) -> None:
         """Leave out entries that do not exceed these floors, and say so."""
         self.given = module(self.backend).zeros((self.n,), self._kind, self.device)
-        self.given[:] = self._keys(guide["floor"])
+        self.given[:] = self._keys(hints["floor"])
         self.floor[:] = self.given
 
     def _keys(self, values: NDArray[np.float32]) -> NDArray[Any]:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.blocks import block_rows, each_block
+from geomkit.core.blocks import each_block
 from geomkit.core.devices import if_it_fits
-from geomkit.core.matrix import Matrix, reject_rows
+from geomkit.core.matrix import Matrix, reject_invalid, reject_rows
 from geomkit.core.memory import budget
 from geomkit.core.threads import processors
 from geomkit.kernels import Backend, load, module
@@ -23,13 +23,16 @@ __all__ = [
     "Rows",
     "as_given",
     "centred_rows",
-    "directed",
     "direction_norms",
     "rescaled",
     "room",
     "taken",
     "unit_rows",
 ]
+
+
+_LARGEST_UNSCALED = 2.0**900
+"""Rows up to this norm can be added up as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +136,9 @@ def _placed(matrix: Matrix, backend: Backend, x: Any) -> Any:
 
 def room(matrix: Matrix) -> int:
     """Bytes of prepared rows that may be kept; on GPUs half of what is free on the one with the least."""
-    if matrix.crew is not None:
-        # Whoever works on rows makes them ready.
-        return 0
-    if not matrix.on_accelerator or matrix.device.type != "cuda":
-        return budget(matrix)
+    allowed = budget(matrix)
+    if allowed == 0 or not matrix.on_accelerator or matrix.device.type != "cuda":
+        return allowed
     import torch
 
     return min(torch.cuda.mem_get_info(device)[0] for device in matrix.devices) // 2
@@ -153,8 +154,11 @@ def _resident(rows: Rows) -> Any:
 
     def whole() -> Any:
         out = module(rows.backend).zeros((rows.n, rows.matrix.d), rows.dtype, rows.device)
-        for start, stop in rows.matrix.blocks(block_rows(rows.matrix)):
+
+        def fill(start: int, stop: int) -> None:
             out[start:stop] = rows.make(start, stop, rows.dtype)
+
+        each_block(rows.matrix, rows.backend, processors(), fill)
         return out
 
     return if_it_fits(whole, "prepared rows", rows.device)
@@ -239,29 +243,6 @@ def _scaled(block: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray
     return scaled, row_of, np.where(finite, np.sqrt(squares), np.nan), scale
 
 
-def directed(matrix: Matrix, norms: NDArray[np.float64], on_invalid: str) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Refuse or drop rows without a direction: those whose norm is NaN, for they are not finite, or 0.
-
-    Returns
-    -------
-    matrix : Matrix
-        The rows that are left.
-    had : (n,) bool
-        Which of the rows given they are.
-
-    Raises
-    ------
-    InvalidInputError
-        There are such rows, and ``on_invalid="raise"``; or fewer than two rows are left.
-    """
-    unknown, zero = np.isnan(norms), norms == 0
-    if on_invalid == "raise":
-        reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
-        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
-    bad = unknown | zero
-    return reject_rows(matrix, bad, "are not finite or zero", on_invalid, 2), ~bad
-
-
 def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
     """Rows over their norms; rows without a direction are refused or dropped.
 
@@ -275,7 +256,7 @@ def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> 
         norms = _sparse_norms(matrix)
     else:
         whole, norms = _all_units(matrix, backend, dtype)
-    kept, _ = directed(matrix, norms, on_invalid)
+    kept, _ = reject_invalid(matrix, norms, on_invalid)
     rows = Rows(kept, backend, dtype, "unit", np.ones(kept.n))
     if matrix.kind == "sparse":
         return _finished(rows, keep=True)
@@ -323,28 +304,48 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, 
         Rows are not finite, and ``on_invalid="raise"``; or fewer than two rows are left; or the rows are further apart
         than float64 can say.
     """
-    norms = _norms(matrix, backend)
-    unknown = np.isnan(norms)
-    kept = reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
-    scale = _power_of_two(float(norms[~unknown].max()))
     if matrix.kind == "sparse":
-        squares = (norms[~unknown] / scale) ** 2
+        norms = _sparse_norms(matrix)
+    else:
+        norms, origin, total = _norms_and_sum(matrix, backend, 1.0)
+    kept, valid = reject_invalid(matrix, norms, on_invalid, directed=False)
+    scale = _power_of_two(float(norms[valid].max()))
+    if matrix.kind == "sparse":
+        squares = (norms[valid] / scale) ** 2
         _reject_distant(kept, squares)
         return _finished(Rows(kept, backend, dtype, "centred", squares, scale, np.zeros(kept.d)), keep=keep)
-    origin = module(backend).to_numpy(as_given(kept, backend, 0, 1))[0].astype(np.float64)
-    shifted = Rows(kept, backend, "float64", "centred", np.empty(0), scale, origin)
-    total = np.sum(each_block(kept, backend, 1, partial(_sum_of, shifted)), axis=0)
+    if kept.n < matrix.n or scale > _LARGEST_UNSCALED:
+        _, origin, total = _norms_and_sum(kept, backend, scale)
+    else:
+        total = total / scale
     mean = origin + total / kept.n * scale
     centred = Rows(kept, backend, "float64", "centred", np.empty(0), scale, mean)
-    squares = np.concatenate(each_block(kept, backend, 1, partial(_squares_of, centred)))
+    squares = np.concatenate(each_block(kept, backend, processors(), partial(_squares_of, centred)))
     _reject_distant(kept, squares)
     # The reciprocal of the whole scale must be a number, too.
     further = max(_power_of_two(math.sqrt(float(squares.max()))), 2.0**-1022 / scale)
     return _finished(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean), keep=keep)
 
 
-def _sum_of(rows: Rows, start: int, stop: int) -> Any:
-    return module(rows.backend).to_numpy(rows.make(start, stop, "float64").sum(0))
+def _norms_and_sum(
+    matrix: Matrix, backend: Backend, scale: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Norm of each row, NaN where it is not finite; the first row; and the sum of the rows less it, over `scale`."""
+    origin = module(backend).to_numpy(as_given(matrix, backend, 0, 1))[0].astype(np.float64)
+    shifted = Rows(matrix, backend, "float64", "centred", np.empty(0), scale, origin)
+    blocks = each_block(matrix, backend, processors(), partial(_norms_and_sum_of, shifted))
+    return np.concatenate([norms for norms, _ in blocks]), origin, np.sum([total for _, total in blocks], axis=0)
+
+
+def _norms_and_sum_of(rows: Rows, start: int, stop: int) -> tuple[Any, Any]:
+    memory = module(rows.backend)
+    x = as_given(rows.matrix, rows.backend, start, stop)
+    out = memory.zeros(tuple(x.shape), "float64", rows.device)
+    norms = memory.to_numpy(load("unit_rows", rows.backend)(x, out))
+    # Sums that are not finite are not used.
+    with np.errstate(over="ignore", invalid="ignore"):
+        load("centred_rows", rows.backend)(x, rows.mean, rows.scale, out)
+        return norms, memory.to_numpy(out.sum(0))
 
 
 def _squares_of(rows: Rows, start: int, stop: int) -> Any:

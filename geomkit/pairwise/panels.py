@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 
 from geomkit.core.blocks import block_rows
+from geomkit.core.executor import Span
 from geomkit.kernels import module
 from geomkit.pairwise.normalization import Rows
 from geomkit.pairwise.scores import Form, Scores
 from geomkit.pairwise.tiles import Tiles
 
-__all__ = ["Panel", "Panels", "Span", "panel_pairs", "panel_rows", "row_bytes", "tiles_of"]
+__all__ = ["Panel", "Panels", "panel_pairs", "panel_rows", "row_bytes", "tiles_of"]
 
 AT_ONCE = 3
 """Panels that are held: two that are multiplied, and the next."""
-
-Span = tuple[int, int]
-"""First row of a panel, and the one after its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,7 @@ class Panels:
 
         def fill(first: int) -> None:
             last = min(first + step, stop)
-            rows.matrix.ahead(last, last + step)
+            rows.matrix.prefetch(last, last + step)
             part = slice(first - start, last - start)
             if two_sided:
                 left[part], right[part] = rows.factors(first, last)

@@ -1,7 +1,7 @@
 """What a sweep is reduced to: counts, ranges and candidates, all of which merge.
 
-A reducer travels as a recipe for an empty one of its kind, over as many rows as are at hand, and comes back as its
-state: arrays that any reducer of the kind can absorb, and that can be written down.
+A task makes an empty reducer for its own rows with the factory of a reducer, and returns its state: arrays that any
+reducer of the kind can merge, and that can be written to a file.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.executor import local_spans
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, load, module
 
@@ -119,18 +120,18 @@ class Tally:
         (low, high), (least, largest) = memory.to_numpy(self._extremes), memory.to_numpy(other._extremes)
         self._extremes[0], self._extremes[1] = float(min(low, least)), float(max(high, largest))
 
-    def recipe(self) -> Callable[[int], "Tally"]:
+    def factory(self) -> Callable[[int], "Tally"]:
         """Return what makes an empty tally about the same centre, of any number of rows."""
         return partial(_tally, self.backend, self.centre, self.origin, self.rounded)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return everything that was counted."""
         counts = self.counts
         self._add_up()
         sums = {f"power_{k + 1}": total.to_bytes() for k, total in enumerate(self._power_sums)}
         return {"counts": counts, "extremes": np.array(module(self.backend).to_numpy(self._extremes)), **sums}
 
-    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:  # noqa: ARG002
+    def merge_state(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:  # noqa: ARG002
         """Add what another tally has counted, whichever rows it had."""
         self._totals += state["counts"]
         for k, total in enumerate(self._power_sums):
@@ -180,15 +181,6 @@ def _of_rows(kind: Callable[[Backend, int], Any], backend: Backend, n: int) -> A
     return kind(backend, n)
 
 
-def _slices(spans: Sequence[tuple[int, int]]) -> list[tuple[slice, slice]]:
-    """Rows of a state that has these spans one after the other, and the rows that they are in all."""
-    found, at = [], 0
-    for start, stop in spans:
-        found.append((slice(at, at + stop - start), slice(start, stop)))
-        at += stop - start
-    return found
-
-
 class RowRanges:
     """Least, largest and sum of each row's values over all other rows, from both triangles of each tile.
 
@@ -216,17 +208,17 @@ class RowRanges:
         merged = np.stack([np.minimum(own[0], new[0]), np.maximum(own[1], new[1]), own[2] + new[2]])
         self._state = memory.as_working(merged, "float64", self.device)
 
-    def recipe(self) -> Callable[[int], "RowRanges"]:
+    def factory(self) -> Callable[[int], "RowRanges"]:
         """Return what makes an empty one for any number of rows."""
         return partial(_of_rows, RowRanges, self.backend)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return everything that was seen."""
         return {"ranges": self.ranges}
 
-    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
+    def merge_state(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
         """Widen by what another has seen of the rows in these spans, one after the other."""
-        for part, rows in _slices(spans):
+        for part, rows in local_spans(spans):
             least, largest, total = state["ranges"][:, part]
             self._state[0, rows] = np.minimum(self._state[0, rows], least)
             self._state[1, rows] = np.maximum(self._state[1, rows], largest)
@@ -261,17 +253,17 @@ class RowExtremes:
         merged = np.stack([np.minimum(own[0], new[0]), np.maximum(own[1], new[1])])
         self._state = module(self.backend).as_working(merged, "float64", self.device)
 
-    def recipe(self) -> Callable[[int], "RowExtremes"]:
+    def factory(self) -> Callable[[int], "RowExtremes"]:
         """Return what makes an empty one for any number of rows."""
         return partial(_of_rows, RowExtremes, self.backend)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return everything that was seen."""
         return {"extremes": self.extremes}
 
-    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
+    def merge_state(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
         """Widen by what another has seen of the rows in these spans, one after the other."""
-        for part, rows in _slices(spans):
+        for part, rows in local_spans(spans):
             self._state[0, rows] = np.minimum(self._state[0, rows], state["extremes"][0, part])
             self._state[1, rows] = np.maximum(self._state[1, rows], state["extremes"][1, part])
 
@@ -319,15 +311,15 @@ class Above:
         for each in other._found:
             self._take(*each)
 
-    def recipe(self) -> Callable[[int], "Above"]:
+    def factory(self) -> Callable[[int], "Above"]:
         """Return what makes an empty one with the same threshold, of any number of rows."""
         return partial(_above, self.backend, self.threshold, self.limit)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return everything that was found."""
         return {"pairs": self.pairs}
 
-    def absorb(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
+    def merge_state(self, state: dict[str, NDArray[Any]], spans: Sequence[tuple[int, int]]) -> None:
         """Take over what another has found among the rows in these spans, one after the other."""
         if len(state["pairs"]):
             numbers = np.concatenate([np.arange(start, stop) for start, stop in spans])

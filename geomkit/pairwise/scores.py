@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from geomkit.core.blocks import each_block
 from geomkit.core.devices import if_it_fits
-from geomkit.core.matrix import Matrix
+from geomkit.core.matrix import Matrix, reject_invalid
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, load, module
 from geomkit.pairwise import normalization as preparing
-from geomkit.pairwise.normalization import Rows, as_given, centred_rows, directed, direction_norms, rescaled, taken
+from geomkit.pairwise.normalization import Rows, as_given, centred_rows, direction_norms, rescaled, taken
 
 __all__ = ["COARSE", "UNIT_ROUNDOFF", "Form", "Scores", "cosine_scores", "euclidean_scores", "product_scores"]
 
@@ -318,7 +318,7 @@ def cosine_scores(
         Rows are not finite or zero, and ``on_invalid="raise"``; or fewer than two rows are left.
     """
     norms, total = direction_norms(matrix, backend, threads)
-    kept, had = directed(matrix, norms, on_invalid)
+    kept, had = reject_invalid(matrix, norms, on_invalid)
     n, mean, divisors = kept.n, total / kept.n, norms[had]
     if kept.kind == "sparse" and not dividable(divisors):
         kept, divisors = rescaled(kept)

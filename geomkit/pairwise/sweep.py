@@ -8,16 +8,18 @@ walked in pairs of panels.
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 
+from geomkit.core.executor import Span
 from geomkit.core.progress import Counter
 from geomkit.core.threads import ieee, one_thread_each, processors
 from geomkit.kernels import Backend
 from geomkit.pairwise.device_sweep import sweep_on_devices
 from geomkit.pairwise.normalization import room
-from geomkit.pairwise.panels import Panel, Panels, Span, panel_pairs, panel_rows, tiles_of
+from geomkit.pairwise.panels import Panel, Panels, panel_pairs, panel_rows, tiles_of
 from geomkit.pairwise.tiles import PairReducer, Shared, Tiles, pairs_in, schedule, tile_size
 
-__all__ = ["sweep", "sweep_panels"]
+__all__ = ["PairSweep", "sweep"]
 
 
 def sweep(
@@ -47,75 +49,83 @@ def sweep(
     O(n² d) time. Memory beyond the rows: each worker's tile and blocks; on a device two tiles, and what reducing one
     takes. Where a device runs out of memory its tiles are halved, which a warning says.
     """
-    rows = tiles.rows
-    size = size or tile_size(tiles)
-    if rows.matrix.crew is not None:
-        rows.matrix.crew.sweep(tiles, reducers, size)
-        return
-    count = Counter("pairs", rows.n * (rows.n - 1) // 2)
-    if rows.resident is None and not rows.backend.on_device:
-        pairs = panel_pairs(rows.n, panel_rows(rows, room(rows.matrix), size))
-        sweep_panels(tiles, reducers, pairs, threads=threads, size=size, count=count)
-        return
-    order = list(schedule(rows.n, size))
-    if rows.resident is not None:
-        order = _from_the_diagonal(order)
-    if rows.backend.on_device:
-        with ieee():
-            sweep_on_devices(tiles, reducers, order, size, count)
-        return
-    workers = (threads or processors()) if rows.backend is Backend.CPU else 1
-    workers = min(workers, len(order))
-    if workers == 1:
+    tiles.rows.matrix.run(PairSweep(tiles, reducers, threads, size or tile_size(tiles)))
+
+
+@dataclass(frozen=True, slots=True)
+class PairSweep:
+    """The pass that feeds tiles of pairs to reducers; see `sweep`."""
+
+    tiles: Tiles
+    reducers: Sequence[PairReducer]
+    threads: int | None
+    size: int
+
+    def run_here(self) -> None:
+        """Sweep over all tiles on the devices, or in threads of this process."""
+        rows = self.tiles.rows
+        count = Counter("pairs", rows.n * (rows.n - 1) // 2)
+        if rows.resident is None and not rows.backend.on_device:
+            panels = panel_pairs(rows.n, panel_rows(rows, room(rows.matrix), self.size))
+            self.over_panels(panels, count=count)
+            return
+        order = list(schedule(rows.n, self.size))
+        if rows.resident is not None:
+            order = _from_the_diagonal(order)
+        if rows.backend.on_device:
+            with ieee():
+                sweep_on_devices(self.tiles, self.reducers, order, self.size, count)
+            return
+        workers = min(self._workers, len(order))
+        if workers > 1:
+            self._in_threads([(self.tiles, order)], workers, count)
+            return
         # A single tile is left to BLAS's own threads, unless the caller set their number.
-        with ieee(), one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
-            _work(tiles, size, iter(order), reducers, count)
-        return
-    siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
-    # Workers take the next tile when they are done with one, so that none waits for another at the end.
-    shared = Shared(order)
-    with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(_work, tiles, size, shared, mine, count) for mine in siblings]:
-            done.result()
-    for mine in siblings:
-        for reducer, other in zip(reducers, mine, strict=True):
-            reducer.merge(other)
+        with ieee(), one_thread_each() if self.threads and rows.backend is Backend.CPU else nullcontext():
+            _work(self.tiles, self.size, iter(order), self.reducers, count)
 
+    def over_panels(
+        self,
+        pairs: Iterable[tuple[Span, Span]],
+        *,
+        held: dict[Span, Panel] | None = None,
+        count: Counter | None = None,
+    ) -> None:
+        """Sweep over the tiles of these pairs of panels, each panel prepared once while it is in use.
 
-def sweep_panels(
-    tiles: Tiles,
-    reducers: Sequence[PairReducer],
-    pairs: Iterable[tuple[Span, Span]],
-    *,
-    threads: int | None = None,
-    size: int | None = None,
-    held: dict[Span, Panel] | None = None,
-    count: Counter | None = None,
-) -> None:
-    """Feed the tiles of these pairs of panels to every reducer, each panel made ready once while it is in use.
+        Parameters
+        ----------
+        pairs : iterable of (span, span)
+            Panels of rows, the first not after the second, and both a multiple of `size` rows but for the last.
+        held : dict, optional
+            Panels that are prepared already; gets those of the last pair.
+        count : Counter, optional
+            Told about every tile.
+        """
+        prepared = Panels(self.tiles, self._workers, held).walk(pairs)
+        tiled = (
+            (tiles, _from_the_diagonal(tiles_of(left, right, self.size))) for left, right, tiles in prepared
+        )  # fmt: skip
+        self._in_threads(tiled, self._workers, count)
 
-    Parameters
-    ----------
-    tiles, reducers, threads, size
-        As for `sweep`; no rows are resident.
-    pairs : iterable of (span, span)
-        Panels of rows, the first not after the second, and both a multiple of `size` rows but for the last.
-    held : dict, optional
-        Panels that are there already; gets those of the last pair.
-    count : Counter, optional
-        Told about every tile.
-    """
-    size = size or tile_size(tiles)
-    workers = (threads or processors()) if tiles.rows.backend is Backend.CPU else 1
-    siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
-    with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
-        for left, right, ready in Panels(tiles, workers, held).walk(pairs):
-            shared = Shared(_from_the_diagonal(tiles_of(left, right, size)))
-            for done in [pool.submit(_work, ready, size, shared, mine, count) for mine in siblings]:
-                done.result()
-    for mine in siblings:
-        for reducer, other in zip(reducers, mine, strict=True):
-            reducer.merge(other)
+    @property
+    def _workers(self) -> int:
+        return (self.threads or processors()) if self.tiles.rows.backend is Backend.CPU else 1
+
+    def _in_threads(
+        self, tiled: Iterable[tuple[Tiles, list[tuple[slice, slice]]]], workers: int, count: Counter | None
+    ) -> None:
+        """Share the tiles of one set after the other among threads, each with reducers of its own."""
+        siblings = [[reducer.spawn() for reducer in self.reducers] for _ in range(workers)]
+        with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
+            for tiles, order in tiled:
+                # Workers take the next tile when they are done with one, so that none waits for another at the end.
+                shared = Shared(order)
+                for done in [pool.submit(_work, tiles, self.size, shared, own, count) for own in siblings]:
+                    done.result()
+        for own in siblings:
+            for reducer, sibling in zip(self.reducers, own, strict=True):
+                reducer.merge(sibling)
 
 
 def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, slice]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.matrix import Matrix, as_matrix, check_choice
-from geomkit.covariance.gathered import by_columns, measured
+from geomkit.covariance.accumulate import accumulate, by_columns
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
 from geomkit.sampling.draws import Drawn, Known, known_from
@@ -130,7 +130,7 @@ def sampled(
     Parameters
     ----------
     x : array_like (n, d)
-        As for `cosine_stats`, `geomkit.scale.Shards` included. Points are measured in the host's memory.
+        As for `cosine_stats`, `geomkit.Shards` included. Points are measured in the host's memory.
     points : int
         Rows to draw, without replacement and each as likely as any other; at least 20, and fewer than n.
     seed : int
@@ -295,7 +295,7 @@ def _facts(
             moments = moments_of(matrix.data, on_invalid=on_invalid, threads=threads)
         else:
             # Zero rows have distances.
-            pair, kept, _ = measured(matrix, _backend(matrix), threads, on_invalid, directed=False)
+            pair, kept, _ = accumulate(matrix, _backend(matrix), threads, on_invalid, directed=False)
             moments = moments_of_pair(pair, kept.n_dropped)
     facts = known_from(moments, metric)
     if not (math.isfinite(facts.mean) and math.isfinite(facts.variance)):

@@ -9,10 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from geomkit.core.devices import Device, place
 from geomkit.core.matrix import as_matrix, check_choice, check_positive
+from geomkit.core.threads import processors
+from geomkit.covariance.accumulate import accumulate, by_columns, valid_rows
+from geomkit.covariance.gram import gram_pair_sums
 from geomkit.kernels import Backend, load, module
 from geomkit.pairwise.normalization import Rows, centred_rows
 from geomkit.pairwise.reducers import RowRanges, Tally
-from geomkit.pairwise.squared_distance import squared_distance_moments
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import check_threads
@@ -125,7 +127,7 @@ def concentration_of(rows: Rows, p: float, *, threads: int | None = None, size: 
     n, d = rows.n, rows.matrix.d
     squared: tuple[float, float] | None = None
     if p == 2:
-        squared = squared_distance_moments(rows)
+        squared = squared_distance_moments(rows, threads)
         tiles, unit = Tiles(rows, "euclidean"), rows.scale
         centre = math.sqrt(squared[0])
     else:
@@ -162,6 +164,26 @@ def concentration_of(rows: Rows, p: float, *, threads: int | None = None, size: 
         distribution=found,
         unit=unit,
     )
+
+
+def squared_distance_moments(rows: Rows, threads: int | None = None) -> tuple[float, float]:
+    """Mean and variance of the squared distance over all pairs, in closed form.
+
+    Returns
+    -------
+    mean, variance : float
+        In units of ``rows.scale``, squared and to the fourth power: in those of the data they could leave float64.
+    """
+    matrix, backend = rows.matrix, rows.backend
+    if by_columns(matrix):
+        sums = accumulate(matrix, backend, threads, "raise", directed=False)[0].raw.sums()
+    else:
+        matrix, norms = valid_rows(matrix, backend, "raise", directed=False)
+        sums = gram_pair_sums(matrix, backend, threads or processors(), norms, forms=(0,)).sums[0]
+    found = sums.distance_moments()
+    # Both scales are powers of two.
+    exponent = sums.exponent - math.frexp(rows.scale)[1] + 1
+    return math.ldexp(found.mean, 2 * exponent), math.ldexp(found.variance, 4 * exponent)
 
 
 def _power(d: int, p: float) -> float:

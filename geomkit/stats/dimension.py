@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from geomkit.core.devices import Device, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice
 from geomkit.core.threads import processors
-from geomkit.covariance.gathered import by_columns, measured
-from geomkit.covariance.gram import across, measurable
+from geomkit.covariance.accumulate import accumulate, by_columns, valid_rows
+from geomkit.covariance.gram import gram_pair_sums
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, module
 from geomkit.pairwise.reducers import Tally
@@ -358,14 +358,14 @@ def _pca(matrix: Matrix, backend: Backend, metric: str, on_invalid: str, threads
     form, directed = METRICS.index(metric), metric == "cosine"
     products: Any = None
     if by_columns(matrix):
-        pair, matrix, _ = measured(matrix, backend, threads, on_invalid, directed=directed)
+        pair, matrix, _ = accumulate(matrix, backend, threads, on_invalid, directed=directed)
         sums = pair.both[form].sums()
         if matrix.d <= SPECTRUM:
             products = module(backend).to_numpy(pair.both[form].products)
     else:
-        matrix, norms = measurable(matrix, backend, on_invalid, directed=directed)
+        matrix, norms = valid_rows(matrix, backend, on_invalid, directed=directed)
         held = form if matrix.n <= SPECTRUM else None
-        wide = across(matrix, backend, threads or processors(), norms, hold=held)
+        wide = gram_pair_sums(matrix, backend, threads or processors(), norms, hold=held, forms=(form,))
         sums, products = wide.sums[form], wide.gram if held is not None else None
     n, trace = matrix.n, sums.squares
     # Equal directions may be rounded apart where their lengths differ.

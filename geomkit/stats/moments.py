@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from geomkit.core.devices import Device, named, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice
 from geomkit.core.threads import processors
-from geomkit.covariance.batches import Pair
-from geomkit.covariance.gathered import WIDEST, by_columns, filled, measured, too_few
-from geomkit.covariance.gram import Wide, across, measurable
+from geomkit.covariance.accumulate import WIDEST, accumulate, by_columns, extend, valid_rows
+from geomkit.covariance.batches import ScatterPair
+from geomkit.covariance.gram import Wide, gram_pair_sums
 from geomkit.covariance.influence import influences
 from geomkit.covariance.scatter import PairSums, Scatter
 from geomkit.errors import InvalidInputError
@@ -116,13 +116,13 @@ class MomentsAccumulator:
         place(as_matrix(np.empty((1, 1)), min_rows=1), backend, device, several=False)
         self._asked, self._on_invalid, self._threads = backend, on_invalid, threads
         self._places = named(device)
-        self._pair: Pair | None = None
+        self._pair: ScatterPair | None = None
         self._seen = 0
 
     @property
     def n(self) -> int:
         """Rows measured so far."""
-        return self._pair.plain.n if self._pair else 0
+        return self._pair.raw.n if self._pair else 0
 
     @property
     def n_dropped(self) -> int:
@@ -158,9 +158,9 @@ class MomentsAccumulator:
             raise InvalidInputError(msg)
         matrix, backend = place(matrix, self._asked, self._places or None)
         device = matrix.device if matrix.on_accelerator else None
-        pair = self._pair or Pair.empty(matrix.d, backend, device)
+        pair = self._pair or ScatterPair.empty(matrix.d, backend, device)
         _check_same(matrix, pair, backend, device)
-        self._pair = filled(matrix, pair, self._threads, self._on_invalid, self._seen)
+        self._pair = extend(pair, matrix, self._threads, self._on_invalid, self._seen)
         self._seen += matrix.n
         return self
 
@@ -185,7 +185,7 @@ class MomentsAccumulator:
         if theirs is None:
             return self
         if self._pair is None:
-            self._pair = Pair.empty(theirs.d, *self._home(theirs.plain))
+            self._pair = ScatterPair.empty(theirs.d, *self._home(theirs.raw))
         if self._pair.d != theirs.d:
             msg = f"other has rows of {theirs.d} columns; it must have {self._pair.d}"
             raise InvalidInputError(msg)
@@ -209,7 +209,9 @@ class MomentsAccumulator:
             There are fewer than two rows.
         """
         if self._pair is None or self.n < 2:
-            raise InvalidInputError(too_few("the stream", self.n, self.n_dropped))
+            left = f" left after dropping {self.n_dropped}" if self.n_dropped else ""
+            msg = f"the stream has {self.n} {'row' if self.n == 1 else 'rows'}{left}; it must have at least 2"
+            raise InvalidInputError(msg)
         return moments_of_pair(self._pair, self.n_dropped)
 
 
@@ -277,22 +279,23 @@ def moments(
     matrix = as_matrix(x)
     matrix, which = place(matrix, backend, device, several=False)
     if not by_columns(matrix):
-        matrix, norms = measurable(matrix, which, on_invalid)
-        return moments_of_wide(across(matrix, which, threads or processors(), norms, by_row=variance_se), which)
-    pair, matrix, _ = measured(matrix, which, threads, on_invalid)
+        matrix, norms = valid_rows(matrix, which, on_invalid)
+        wide = gram_pair_sums(matrix, which, threads or processors(), norms, by_row=variance_se)
+        return moments_of_wide(wide, which)
+    pair, matrix, _ = accumulate(matrix, which, threads, on_invalid)
     influence = influences(matrix, which, threads or processors(), pair) if variance_se else None
     return moments_of_pair(pair, matrix.n_dropped, influence)
 
 
-def moments_of_pair(pair: Pair, n_dropped: int, influence: list[float] | None = None) -> Moments:
-    """Moments of rows that were poured already; `influence` is that of `influences`."""
+def moments_of_pair(pair: ScatterPair, n_dropped: int, influence: list[float] | None = None) -> Moments:
+    """Moments of rows that are accumulated already; `influence` is that of `influences`."""
     sums = [scatter.sums() for scatter in pair.both]
     if influence is not None:
         sums = [replace(each, influence=one) for each, one in zip(sums, influence, strict=True)]
-    unit = pair.unit
+    unit = pair.normalized
     # Share of each coordinate in the mean cosine, (s_k² - Σ x̂_ik²) / (n(n-1)), written about the mean.
     shares = unit.mean**2 - unit.diagonal() / (unit.n * (unit.n - 1))
-    return _moments(sums, shares, pair.plain.backend, "columns", n_dropped)
+    return _moments(sums, shares, pair.raw.backend, "columns", n_dropped)
 
 
 def moments_of_wide(wide: Wide, backend: Backend) -> Moments:
@@ -300,11 +303,11 @@ def moments_of_wide(wide: Wide, backend: Backend) -> Moments:
     return _moments(wide.sums, wide.shares, backend, wide.side, wide.n_dropped)
 
 
-def _check_same(matrix: Matrix, pair: Pair, backend: Backend, device: Any) -> None:
+def _check_same(matrix: Matrix, pair: ScatterPair, backend: Backend, device: Any) -> None:
     if matrix.d != pair.d:
         msg = f"{matrix.name} has {matrix.d} columns; it must have {pair.d}, like the blocks before"
         raise InvalidInputError(msg)
-    held = pair.plain
+    held = pair.raw
     if (backend, device) != (held.backend, held.device):
         msg = (
             f"{matrix.name} is for backend {backend.value!r} on {device or 'cpu'}; it must be for "
@@ -313,46 +316,26 @@ def _check_same(matrix: Matrix, pair: Pair, backend: Backend, device: Any) -> No
         raise InvalidInputError(msg)
 
 
-class _Estimates(NamedTuple):
-    """Of squared distances, over a power of two."""
-
-    mean: float
-    mean_se: float
-    variance: float
-    variance_se: float
-
-
-def _estimates(sums: PairSums) -> _Estimates:
-    n = sums.n
-    mean = 2 * sums.squares / (n - 1)
-    if n == 2:
-        return _Estimates(mean, math.nan, 0.0, math.nan)
-    # Row i is at (n a_i + S) / (n - 1) from the others on average.
-    mean_se = 2 * math.sqrt(n * sums.spread / (n - 1)) / (n - 1)
-    variance = 2 * sums.spread / (n - 1) + 4 * sums.excess / (n * (n - 1))
-    return _Estimates(mean, mean_se, variance, 2 * sums.influence / ((n - 1) * math.sqrt(n)))
-
-
 def _moments(both: list[PairSums], shares: NDArray[np.float64], backend: Backend, side: str, n_dropped: int) -> Moments:
-    plain, unit = (_estimates(sums) for sums in both)
+    raw, normalized = (sums.distance_moments() for sums in both)
     n, exponent = both[0].n, both[0].exponent
     # Unlike Python's, NumPy's ldexp says infinity where float64 ends.
     with np.errstate(over="ignore"):
-        mean, mean_se = (float(np.ldexp(value, 2 * exponent)) for value in plain[:2])
-        variance, variance_se = (float(np.ldexp(value, 4 * exponent)) for value in plain[2:])
+        mean, mean_se = (float(np.ldexp(value, 2 * exponent)) for value in raw[:2])
+        variance, variance_se = (float(np.ldexp(value, 4 * exponent)) for value in raw[2:])
     return Moments(
         n=n,
         d=len(shares),
         n_pairs=n * (n - 1) // 2,
-        cosine_mean=min(max(1 - unit.mean / 2, -1.0), 1.0),
-        cosine_mean_se=unit.mean_se / 2,
-        cosine_variance=unit.variance / 4,
-        cosine_variance_se=unit.variance_se / 4,
+        cosine_mean=min(max(1 - normalized.mean / 2, -1.0), 1.0),
+        cosine_mean_se=normalized.mean_se / 2,
+        cosine_variance=normalized.variance / 4,
+        cosine_variance_se=normalized.variance_se / 4,
         squared_distance_mean=mean,
         squared_distance_mean_se=mean_se,
         squared_distance_variance=variance,
         squared_distance_variance_se=variance_se,
-        squared_distance_relative_variance=plain.variance / plain.mean**2 if plain.mean > 0 else math.nan,
+        squared_distance_relative_variance=raw.variance / raw.mean**2 if raw.mean > 0 else math.nan,
         backend=backend.value,
         side=side,
         n_dropped=n_dropped,

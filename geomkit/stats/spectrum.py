@@ -10,21 +10,23 @@ from numpy.typing import NDArray
 from geomkit.core.devices import Device, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice
 from geomkit.core.threads import processors
-from geomkit.covariance.accumulate import in_threads
-from geomkit.covariance.gathered import WIDEST, by_columns, measured
-from geomkit.covariance.gram import across, measurable
-from geomkit.covariance.projections import Axes, Partition, look_along
+from geomkit.covariance.accumulate import WIDEST, accumulate, by_columns, in_threads, valid_rows
+from geomkit.covariance.gram import gram_pair_sums
+from geomkit.covariance.projections import Axes, Partition, project_rows
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
 from geomkit.stats.cosine import check_threads
 from geomkit.stats.moments import Moments, moments_of_pair, moments_of_wide
 
-__all__ = ["Spectrum", "spectrum", "spectrum_and_moments"]
+__all__ = ["Spectrum", "spectrum", "spectrum_and_moments", "spectrum_of"]
 
 Vector = NDArray[np.float64]
 
 RANKS = ("participation_ratio", "effective_rank", "stable_rank")
 """Functions of the eigenvalues, whatever their unit. An IsoScore is (participation ratio - 1) / (d - 1)."""
+
+LONGEST_UNIT = 1 + 2.0**-40
+"""Largest norm, after rounding, of a row over its norm."""
 
 FAINT = 2.0**-40
 """Share of the variance below which a direction is left out of standard errors: float32 does not see it."""
@@ -175,63 +177,78 @@ def spectrum_and_moments(
     """
     check_choice(on_invalid, "on_invalid", ("raise", "drop"))
     check_threads(threads)
-    matrix = as_matrix(x)
-    matrix, which = place(matrix, backend, device, several=False)
+    matrix, which = place(as_matrix(x), backend, device, several=False)
+    return spectrum_of(matrix, which, on_invalid, threads, errors=standard_errors)
+
+
+def spectrum_of(
+    matrix: Matrix, backend: Backend, on_invalid: str, threads: int | None, *, errors: bool, normalized: bool = False
+) -> tuple[Spectrum, Moments]:
+    """Spectrum and moments of rows that are placed already.
+
+    Parameters
+    ----------
+    errors : bool
+        Whether to give standard errors of the ranks.
+    normalized : bool
+        Whether the spectrum is that of the rows over their norms; its norms are then 1.
+    """
     route = _by_columns if by_columns(matrix) else _by_rows
-    return route(matrix, which, on_invalid, threads, standard_errors)
+    return route(matrix, backend, on_invalid, threads, errors, int(normalized))
 
 
 def _by_columns(
-    matrix: Matrix, backend: Backend, on_invalid: str, threads: int | None, errors: bool
+    matrix: Matrix, backend: Backend, on_invalid: str, threads: int | None, errors: bool, form: int
 ) -> tuple[Spectrum, Moments]:
     """Everything from the products of the columns."""
-    pair, matrix, norms = measured(matrix, backend, threads, on_invalid)
-    moments, plain = moments_of_pair(pair, matrix.n_dropped), pair.plain
+    pair, matrix, norms = accumulate(matrix, backend, threads, on_invalid)
+    moments, scatter = moments_of_pair(pair, matrix.n_dropped), pair.both[form]
     # Of both matrices the lower triangle counts.
-    centred = np.asarray(module(backend).to_numpy(plain.products))
-    about_zero = centred + np.multiply.outer(plain.n * plain.mean, plain.mean)
+    centred = np.asarray(module(backend).to_numpy(scatter.products))
+    about_zero = centred + np.multiply.outer(scatter.n * scatter.mean, scatter.mean)
     workers = min(2, threads or processors()) if backend is Backend.CPU else 1
     (values, own), (squares, directions) = in_threads(
         _decomposed, [centred, about_zero], [errors, True], workers=workers
     )
-    found = _Found.of(values, matrix, plain.exponent, plain.diagonal())
+    eigen = _Eigenvalues.of(values, matrix, scatter.exponent, scatter.diagonal())
     # The first two cumulants of the rows along each direction.
-    onto_mean = plain.mean @ directions
-    second = (squares / plain.n - onto_mean**2) / 2
-    isotropy, influence = look_along(
+    onto_mean = scatter.mean @ directions
+    second = (squares / scatter.n - onto_mean**2) / 2
+    isotropy, influence = project_rows(
         matrix,
         backend,
         threads or processors(),
         directions,
         np.stack([second + onto_mean, second - onto_mean]),
-        exponent=plain.exponent,
-        longest=float(norms.max()),
-        axes=found.axes(plain.mean, own, plain.n),
+        exponent=scatter.exponent,
+        longest=LONGEST_UNIT if form else float(norms.max()),
+        axes=eigen.axes(scatter.mean, own, scatter.n),
+        norms=norms if form else None,
     )
-    return _spectrum(found, norms, isotropy, influence, moments), moments
+    return _spectrum(eigen, np.ones(scatter.n) if form else norms, isotropy, influence, moments), moments
 
 
 def _by_rows(
-    matrix: Matrix, backend: Backend, on_invalid: str, threads: int | None, errors: bool
+    matrix: Matrix, backend: Backend, on_invalid: str, threads: int | None, errors: bool, form: int
 ) -> tuple[Spectrum, Moments]:
     """Everything from the products of the rows, XXᵀ = UΣ²Uᵀ: the rows along the eigenvectors of XᵀX are UΣ."""
-    matrix, norms = measurable(matrix, backend, on_invalid)
+    matrix, norms = valid_rows(matrix, backend, on_invalid)
     if min(matrix.n, matrix.d) > WIDEST:
         msg = f"{matrix.name} has {matrix.n} rows and {matrix.d} columns; the fewer of them must be at most {WIDEST}"
         raise InvalidInputError(msg)
-    wide = across(matrix, backend, threads or processors(), norms, hold=0)
-    moments, centred, mean = moments_of_wide(wide, backend), wide.gram, wide.means[0]
-    about_zero = centred + (wide.along[:, None] + wide.along + mean @ mean)
+    wide = gram_pair_sums(matrix, backend, threads or processors(), norms, hold=form)
+    moments, centred, mean, along = moments_of_wide(wide, backend), wide.gram, wide.means[form], wide.along[form]
+    about_zero = centred + (along[:, None] + along + mean @ mean)
     workers = min(2, threads or processors()) if backend is Backend.CPU else 1
     (values, own), (squares, left) = in_threads(_decomposed, [centred, about_zero], [errors, True], workers=workers)
-    found = _Found.of(values, matrix, wide.sums[0].exponent, wide.diagonal)
-    partition = Partition(matrix.n, found.exponent)
+    eigen = _Eigenvalues.of(values, matrix, wide.sums[form].exponent, wide.diagonal[form])
+    partition = Partition(matrix.n, eigen.exponent)
     partition.add(left * np.sqrt(np.maximum(squares, 0.0)))
     # All other directions see the rows at 0.
     isotropy, influence = partition.ratio(math.log(matrix.n)), None
-    if own is not None and found.values[0] > 0:
-        influence = matrix.n * (own[:, ::-1] ** 2 @ (found.shares[:, None] * found.derivatives()))
-    return _spectrum(found, norms, isotropy, influence, moments), moments
+    if own is not None and eigen.values[0] > 0:
+        influence = matrix.n * (own[:, ::-1] ** 2 @ (eigen.shares[:, None] * eigen.derivatives()))
+    return _spectrum(eigen, np.ones(matrix.n) if form else norms, isotropy, influence, moments), moments
 
 
 def _decomposed(symmetric: Vector, vectors: bool) -> tuple[Vector, Vector | None]:
@@ -242,7 +259,7 @@ def _decomposed(symmetric: Vector, vectors: bool) -> tuple[Vector, Vector | None
     return np.asarray(np.linalg.eigvalsh(symmetric)), None
 
 
-class _Found(NamedTuple):
+class _Eigenvalues(NamedTuple):
     """What the products of the rows about their mean say, over a power of two."""
 
     values: Vector
@@ -252,7 +269,7 @@ class _Found(NamedTuple):
     """Sum of the squares of each coordinate, (d,)."""
 
     @classmethod
-    def of(cls, values: Vector, matrix: Matrix, exponent: int, diagonal: Vector) -> "_Found":
+    def of(cls, values: Vector, matrix: Matrix, exponent: int, diagonal: Vector) -> "_Eigenvalues":
         """Set aside what is rounding in eigenvalues, given least first."""
         values = values[::-1][: min(matrix.n, matrix.d)]
         # The entropy would see rounding at its square root.
@@ -300,15 +317,17 @@ class _Found(NamedTuple):
         return Axes(mean, columns * math.sqrt(n / self.values[0]), self.derivatives())
 
 
-def _spectrum(found: _Found, norms: Vector, isotropy: float, influence: Vector | None, moments: Moments) -> Spectrum:
+def _spectrum(
+    eigen: _Eigenvalues, norms: Vector, isotropy: float, influence: Vector | None, moments: Moments
+) -> Spectrum:
     n, d = moments.n, moments.d
-    participation, effective, stable = found.ranks()
+    participation, effective, stable = eigen.ranks()
     errors = np.full(len(RANKS), math.nan)
     if influence is not None and n > 2:
         errors = np.std(influence, axis=0, ddof=1) / math.sqrt(n)
-    mean_variance = float(found.diagonal.mean())
+    mean_variance = float(eigen.diagonal.mean())
     with np.errstate(over="ignore"):
-        eigenvalues = np.ldexp(found.values / (n - 1), 2 * found.exponent)
+        eigenvalues = np.ldexp(eigen.values / (n - 1), 2 * eigen.exponent)
     return Spectrum(
         n=n,
         d=d,
@@ -320,7 +339,7 @@ def _spectrum(found: _Found, norms: Vector, isotropy: float, influence: Vector |
         stable_rank_se=float(errors[2]),
         isoscore=(participation - 1) / (d - 1) if d > 1 else math.nan,
         isoscore_se=float(errors[0]) / (d - 1) if d > 1 else math.nan,
-        largest_variance_ratio=float(found.diagonal.max()) / mean_variance if found.values[0] > 0 else math.nan,
+        largest_variance_ratio=float(eigen.diagonal.max()) / mean_variance if eigen.values[0] > 0 else math.nan,
         partition_isotropy=isotropy,
         mean_cosine=moments.cosine_mean,
         n_dominant=_dominant(moments.cosine_shares, moments.cosine_mean),

@@ -92,6 +92,28 @@ def test_draws_are_kept_extended_and_drawn_again_where_they_are_not_sound(cache,
     assert not list((cache / "nulls").glob("*.part"))
 
 
+@pytest.mark.parametrize(
+    ("options", "devices"),
+    [
+        (Options(k=5), None),
+        (Options(k=5, device="cpu"), ["cpu"]),
+        (Options(k=5, device="cuda"), ["cuda:0"]),
+        (Options(k=5, device=["cuda:0", "cuda:1"], backend="torch"), ["cuda:0", "cuda:1"]),
+    ],
+)
+def test_draws_are_measured_on_the_devices_of_the_data(options, devices, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOMKIT_CACHE", str(tmp_path))
+    x = spaces.gaussian(30, 4)
+    values = measure(x, OPTIONS)
+    monkeypatch.setattr("geomkit.core.devices._gpus", lambda: (2, ""))
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    seen = []
+    monkeypatch.setattr(drawing, "measure", lambda _, given: seen.append(given) or values)
+    null_of(x, "gaussian", options, n_draws=2)
+    assert [given.device for given in seen] == [devices, devices]
+    assert {given.backend for given in seen} == {"auto"}
+
+
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("")

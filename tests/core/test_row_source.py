@@ -11,7 +11,7 @@ import geomkit
 from geomkit.core import memory
 from geomkit.core.matrix import as_matrix
 from geomkit.core.memory import budget, free_memory
-from geomkit.core.row_source import Divided, Stored, Subset, Window
+from geomkit.core.row_source import RowSlice, RowSource
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
 from geomkit.pairwise.normalization import unit_rows
@@ -20,7 +20,7 @@ from geomkit.pairwise.scores import cosine_scores, euclidean_scores
 from geomkit.pairwise.tiles import Tiles, schedule, tile_size
 
 
-class Kept(Stored):
+class Kept(RowSource):
     """Rows in memory that are read like files; remembers the longest read."""
 
     def __init__(self, x, max_memory=None):
@@ -39,7 +39,7 @@ class Kept(Stored):
     def where(self, row):
         return f"row {row} of kept"
 
-    def ahead(self, start, stop):
+    def prefetch(self, start, stop):
         self.hints.append((start, stop))
 
 
@@ -205,15 +205,10 @@ def test_a_control_group_limits_what_is_free(monkeypatch, tmp_path):
 
 def test_parts_of_stored_rows_are_stored_rows():
     x = rows(50)
-    window, subset = Window(Kept(x), 10, 40), Subset(Kept(x), np.array([7, 3, 9, 44]))
-    np.testing.assert_array_equal(window[2:5], x[12:15])
-    np.testing.assert_array_equal(window[np.array([4, 0])], x[[14, 10]])
-    np.testing.assert_array_equal(subset[1:3], x[[3, 9]])
-    np.testing.assert_array_equal(subset[np.array([True, False, False, True])], x[[7, 44]])
-    np.testing.assert_array_equal(window[9:3], x[:0])
-    np.testing.assert_array_equal(window[::10], x[10:40:10])
-    assert (window.where(5), subset.where(1)) == ("row 15 of kept", "row 3 of kept")
-    divided = Divided(Kept(x), np.arange(1.0, 51))
-    np.testing.assert_array_equal(divided[3:5], (x[3:5] / np.array([[4.0], [5.0]])).astype("float32"))
-    np.testing.assert_array_equal(divided[np.array([9])], x[[9]] / np.float32(10))
-    assert Divided(Kept(x.astype("float64")), np.ones(50)).dtype == "float64"
+    part = RowSlice(Kept(x), 10, 40)
+    np.testing.assert_array_equal(part[2:5], x[12:15])
+    np.testing.assert_array_equal(part[np.array([4, 0])], x[[14, 10]])
+    np.testing.assert_array_equal(part[np.arange(30) == 7], x[[17]])
+    np.testing.assert_array_equal(part[9:3], x[:0])
+    np.testing.assert_array_equal(part[::10], x[10:40:10])
+    assert part.where(5) == "row 15 of kept"

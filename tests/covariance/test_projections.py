@@ -9,7 +9,7 @@ import scipy.sparse
 
 from geomkit.core.matrix import as_matrix
 from geomkit.covariance import projections
-from geomkit.covariance.projections import Axes, Partition, look_along
+from geomkit.covariance.projections import Axes, Partition, project_rows
 from geomkit.kernels import Backend
 from tests.bounds import assert_within
 from tests.stats.oracle import DATA, data
@@ -29,7 +29,7 @@ def turned(d, seed=0):
 def look(x, directions, *, guess=None, backend=Backend.CPU, threads=2, exponent=0, **more):
     guess = np.zeros((2, directions.shape[1])) if guess is None else guess
     longest = max(math.hypot(*map(float, row)) for row in x)
-    return look_along(as_matrix(x), backend, threads, directions, guess, exponent=exponent, longest=longest, **more)
+    return project_rows(as_matrix(x), backend, threads, directions, guess, exponent=exponent, longest=longest, **more)
 
 
 @pytest.fixture
@@ -165,5 +165,5 @@ def test_sparse_rows_are_filled_in_few_at_a_time(monkeypatch):
         projections, "_read", lambda matrix, size, *rest: seen.append(size) or read(matrix, size, *rest)
     )
     x = scipy.sparse.csr_array((np.ones(5000), (np.arange(5000), np.arange(5000) % 300)), shape=(5000, 300))
-    look_along(as_matrix(x), Backend.CPU, 2, np.eye(300), np.zeros((2, 300)), exponent=0, longest=1.0)
+    project_rows(as_matrix(x), Backend.CPU, 2, np.eye(300), np.zeros((2, 300)), exponent=0, longest=1.0)
     assert seen == [1024]

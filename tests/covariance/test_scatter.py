@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from geomkit.core.matrix import as_matrix
 from geomkit.covariance import accumulate as gathering
 from geomkit.covariance import batches
-from geomkit.covariance.accumulate import gather, in_threads
-from geomkit.covariance.batches import Pair, exponent_of
+from geomkit.covariance.accumulate import RowSums, in_threads
+from geomkit.covariance.batches import ScatterPair, exponent_of
 from geomkit.covariance.scatter import LOWEST, Scatter
 from geomkit.kernels import Backend
 from tests.bounds import assert_within, gamma
@@ -29,10 +29,10 @@ def rows(n, *, seed=0, far=0.0):
 def poured(x, cuts=(), backend=Backend.CPU, order=None):
     """A pair of scatters that took the rows in blocks, each merged from a pair of its own if there is an order."""
     parts = np.split(x, cuts)
-    pair = Pair.empty(x.shape[1], backend, None)
+    pair = ScatterPair.empty(x.shape[1], backend, None)
     if order is None:
         for part in parts:
-            pair, _ = gather(as_matrix(part, min_rows=1), backend, 1, pair, drop=False)
+            pair, _ = RowSums(as_matrix(part, min_rows=1), backend, 1, pair, drop=False).run_here()
         return pair
     pairs = [poured(part, backend=backend) for part in parts]
     for k in order:
@@ -76,12 +76,12 @@ def check(scatter, x, *, merges=1):
 def test_sums_of_one_block(backend, far):
     x = rows(40, far=far)
     pair = poured(x, backend=backend)
-    check(pair.plain, x)
+    check(pair.raw, x)
     # The oracle's unit rows are rounded like ours: as error of the rows, 8 u of a length of 1.
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     _, products, squares, _, _ = exact(unit)
     slack = 64 * gamma(len(x) + D, "float64") * (np.sqrt(float(squares) / len(x)) + 1e-16) * len(x)
-    assert_within(np.tril(pair.unit.products), np.tril(products).astype(float), slack)
+    assert_within(np.tril(pair.normalized.products), np.tril(products).astype(float), slack)
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,7 +93,7 @@ def test_any_blocks_in_any_order(data):
         x = x[np.argsort(x[:, 1])]
     cuts = sorted(data.draw(st.sets(st.integers(1, n - 1), max_size=6)))
     order = data.draw(st.none() | st.permutations(range(len(cuts) + 1)))
-    check(poured(x, cuts, order=order).plain, x, merges=len(cuts) + 1)
+    check(poured(x, cuts, order=order).raw, x, merges=len(cuts) + 1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -105,7 +105,7 @@ def test_first_blocks_that_say_little_about_the_mean(backend, first):
     if first == "cluster":
         x[:30] = x[0] + 1e-9 * x[:30]
     cuts = [1] if first != "cluster" else [30]
-    check(poured(x, cuts, backend).plain, x, merges=2)
+    check(poured(x, cuts, backend).raw, x, merges=2)
 
 
 def test_equal_rows_are_exactly_at_their_mean():
@@ -122,11 +122,11 @@ def test_merging_leaves_the_other_as_it_was():
     a.merge(b)
     poured(x[:10]).merge(b)
     assert pickle.dumps(b) == before
-    empty = Pair.empty(D, Backend.CPU, None)
+    empty = ScatterPair.empty(D, Backend.CPU, None)
     empty.merge(b)
     empty.merge(poured(x[:10] * 2.0**300))
     assert pickle.dumps(b) == before
-    b.merge(Pair.empty(D, Backend.CPU, None))
+    b.merge(ScatterPair.empty(D, Backend.CPU, None))
     assert pickle.dumps(b) == before
 
 
@@ -135,17 +135,17 @@ def test_merging_leaves_the_other_as_it_was():
 def test_merges_across_backends(one, other):
     x = rows(40)
     merged = poured(x[:15], backend=one).merge(poured(x[15:], backend=other))
-    check(merged.plain, x, merges=2)
-    adopted = Pair.empty(D, one, None).merge(poured(x[:15], backend=other)).merge(poured(x[15:], backend=one))
-    check(adopted.plain, x, merges=2)
-    assert adopted.plain.backend is one
-    assert isinstance(adopted.plain.products, torch.Tensor) == (one is Backend.TORCH)
+    check(merged.raw, x, merges=2)
+    adopted = ScatterPair.empty(D, one, None).merge(poured(x[:15], backend=other)).merge(poured(x[15:], backend=one))
+    check(adopted.raw, x, merges=2)
+    assert adopted.raw.backend is one
+    assert isinstance(adopted.raw.products, torch.Tensor) == (one is Backend.TORCH)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_times_diagonal_and_mirror(backend):
     x = rows(600) @ np.random.default_rng(1).standard_normal((D, 600))
-    scatter = poured(x[:300], backend=backend).merge(poured(x[300:], backend=backend)).plain
+    scatter = poured(x[:300], backend=backend).merge(poured(x[300:], backend=backend)).raw
     m = np.asarray(scatter.products).copy()
     m = np.tril(m) + np.tril(m, -1).T
     vector = np.random.default_rng(2).standard_normal(600)
@@ -163,13 +163,13 @@ def test_scales_meet(scales, order):
     pair = poured(x, [20], order=order)
     top = 2.0 ** max(scales)
     mean, products, squares, spread, skew = exact(x / top)
-    one = 2.0 ** (pair.plain.exponent - max(scales))
+    one = 2.0 ** (pair.raw.exponent - max(scales))
     error = 200 * gamma(60, "float64")
-    assert_within(pair.plain.squares * one**2, float(squares), error * squares)
-    assert_within(pair.plain.spread * one**4, float(spread), error * spread)
-    assert_within(pair.plain.frobenius() * one**4, float((products**2).sum()), error * (products**2).sum())
-    assert_within(pair.plain.skew * one**3, skew.astype(float), error * np.abs(skew).max())
-    assert_within(pair.plain.mean * one, mean.astype(float), error * np.abs(mean).max())
+    assert_within(pair.raw.squares * one**2, float(squares), error * squares)
+    assert_within(pair.raw.spread * one**4, float(spread), error * spread)
+    assert_within(pair.raw.frobenius() * one**4, float((products**2).sum()), error * (products**2).sum())
+    assert_within(pair.raw.skew * one**3, skew.astype(float), error * np.abs(skew).max())
+    assert_within(pair.raw.mean * one, mean.astype(float), error * np.abs(mean).max())
 
 
 def test_exponents():
@@ -188,15 +188,16 @@ def test_threads_share_the_rows(threads, kind, monkeypatch):
     monkeypatch.setattr(batches, "STORED_ENTRIES", 1)
     x = rows(101) * (np.random.default_rng(5).random((101, D)) < 0.7) + np.eye(D)[0]
     matrix = as_matrix(scipy.sparse.csr_array(x) if kind == "sparse" else x)
-    pair, invalid = gather(matrix, Backend.CPU, threads, Pair.empty(D, Backend.CPU, None), drop=False)
-    assert len(invalid) == 0
+    empty = ScatterPair.empty(D, Backend.CPU, None)
+    pair, norms = RowSums(matrix, Backend.CPU, threads, empty, drop=False).run_here()
+    np.testing.assert_allclose(norms, np.linalg.norm(x, axis=1), rtol=1e-14)
     # Sparse rows are summed about zero: their radius is their length.
     shifted = np.concatenate([x, [-x.mean(axis=0) * 8]]) if kind == "sparse" else x
-    assert_within(pair.plain.squares, float(exact(x)[2]), 16 * gamma(200, "float64") * (shifted**2).sum())
-    assert_within(pair.plain.spread, float(exact(x)[3]), 64 * gamma(300, "float64") * ((shifted**2).sum(1) ** 2).sum())
+    assert_within(pair.raw.squares, float(exact(x)[2]), 16 * gamma(200, "float64") * (shifted**2).sum())
+    assert_within(pair.raw.spread, float(exact(x)[3]), 64 * gamma(300, "float64") * ((shifted**2).sum(1) ** 2).sum())
     wanted = np.tril(exact(x)[1]).astype(float)
-    assert_within(np.tril(pair.plain.products), wanted, 16 * gamma(200, "float64") * (shifted**2).sum())
-    assert pair.plain.n == 101
+    assert_within(np.tril(pair.raw.products), wanted, 16 * gamma(200, "float64") * (shifted**2).sum())
+    assert pair.raw.n == 101
 
 
 def test_one_worker_holds_large_scatters(monkeypatch):
@@ -211,7 +212,7 @@ def test_one_worker_holds_large_scatters(monkeypatch):
     monkeypatch.setattr(gathering, "in_threads", spy)
     for room, workers in ((16 * D**2 - 1, 1), (16 * D**2 * 2, 2), (2**28, 3)):
         monkeypatch.setattr(gathering, "WORKER_BYTES", room)
-        gather(as_matrix(rows(30)), Backend.CPU, 3, Pair.empty(D, Backend.CPU, None), drop=False)
+        RowSums(as_matrix(rows(30)), Backend.CPU, 3, ScatterPair.empty(D, Backend.CPU, None), drop=False).run_here()
         assert seen.pop() == workers
 
 
@@ -226,13 +227,14 @@ def test_invalid_rows_are_found_or_dropped(backend, threads, drop, monkeypatch):
     x[21:28] = np.inf
     into = poured(rows(4, seed=9), backend=backend)
     before = pickle.dumps(into)
-    pair, invalid = gather(as_matrix(x), backend, threads, into, drop=drop)
-    assert invalid.infinite == [13, *range(21, 28), 40]
-    assert invalid.zero == [14, 20]
-    assert len(invalid) == 11
+    sums = RowSums(as_matrix(x), backend, threads, into, drop=drop)
+    pair, norms = sums.run_here()
+    infinite, zero = sums.invalid(norms)
+    assert np.flatnonzero(infinite).tolist() == [13, *range(21, 28), 40]
+    assert np.flatnonzero(zero).tolist() == [14, 20]
     if drop:
         kept = np.delete(x, [13, 14, 20, *range(21, 28), 40], axis=0)
-        check(pair.plain, np.concatenate([rows(4, seed=9), kept]), merges=8)
+        check(pair.raw, np.concatenate([rows(4, seed=9), kept]), merges=8)
     else:
         assert pair is into
         assert pickle.dumps(into) == before

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import geomkit
+from geomkit.core.executor import Plan
 from geomkit.distributed import executors
-from geomkit.distributed.api import at_scale
-from geomkit.distributed.executors import Cluster, Plan, connected, local_cluster
+from geomkit.distributed.api import distribute
+from geomkit.distributed.executors import DaskExecutor, connected, local_cluster
 from geomkit.errors import ClusterError, InvalidInputError
 from geomkit.io.shards.shards import open_shards
 
@@ -46,9 +47,9 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_counted_twice(counts, w
         def kill():
             os.kill(next(iter(pids.values())), signal.SIGKILL)
 
-        with at_scale(x, client=client, max_memory=2**20, progress=After(what, 2, kill)) as spread:
+        with distribute(x, client=client, max_memory=2**20, progress=After(what, 2, kill)) as spread:
             if what == "rows":
-                assert str(geomkit.moments(spread)) == str(geomkit.moments(at_scale(x)))
+                assert str(geomkit.moments(spread)) == str(geomkit.moments(distribute(x)))
             else:
                 assert np.array_equal(geomkit.cosine_stats(spread).distribution.counts, counts)
 
@@ -79,7 +80,7 @@ def test_all_workers_may_be_killed_in_turn(counts):
             killed.extend(client.run(os.getpid).values())
             os.kill(killed[-1], signal.SIGKILL)
 
-        with at_scale(rows(), client=client, max_memory=2**20, progress=After("pairs", 3, kill)) as spread:
+        with distribute(rows(), client=client, max_memory=2**20, progress=After("pairs", 3, kill)) as spread:
             assert np.array_equal(geomkit.cosine_stats(spread).distribution.counts, counts)
         assert killed
 
@@ -112,8 +113,8 @@ def test_a_worker_that_runs_out_of_memory_is_a_clear_error():
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        found = Cluster(client)
-        assert found.room(open_shards(rows(10))) == 900_000_000 // 3
+        found = DaskExecutor(client)
+        assert found.panel_bytes(open_shards(rows(10))) == 900_000_000 // 3
         with pytest.raises(
             ClusterError, match=r"most likely for want of memory: lower max_memory, or give workers more"
         ):
@@ -130,12 +131,12 @@ def test_a_scheduler_that_goes_is_a_clear_error_and_the_run_goes_on_later(tmp_pa
     def leave():
         threading.Thread(target=cluster.close, kwargs={"timeout": 5}).start()
 
-    with at_scale(rows(), client=client, run=tmp_path, max_memory=2**20, every=0.0) as spread:
-        spread.crew._say = After("pairs", 5, leave)
+    with distribute(rows(), client=client, checkpoint_dir=tmp_path, max_memory=2**20, checkpoint_every=0.0) as spread:
+        spread.progress = After("pairs", 5, leave)
         with pytest.raises(ClusterError, match=r"the cluster at .* cannot be reached, or has no workers"):
             geomkit.cosine_stats(spread)
     client.close(timeout=1)
-    with at_scale(rows(), run=tmp_path, progress=lambda *each: said.append(each)) as spread:
+    with distribute(rows(), checkpoint_dir=tmp_path, progress=lambda *each: said.append(each)) as spread:
         assert np.array_equal(geomkit.cosine_stats(spread).distribution.counts, counts)
     assert said[0][1] >= 1
 
@@ -150,13 +151,13 @@ def test_nobody_answers():
 
 def test_a_scheduler_is_reached_by_its_address(client):
     with connected(client.scheduler.address) as other:
-        assert Cluster(other).workers == 2
+        assert DaskExecutor(other).workers == 2
 
 
 def test_a_worker_with_another_version_is_named(client, monkeypatch):
     monkeypatch.setattr(executors, "__version__", "0.0.1")
     with pytest.raises(ClusterError, match=r"worker tcp://.* has geomkit .*; it must have 0\.0\.1, as is here"):
-        Cluster(client)
+        DaskExecutor(client)
     # One that comes later finds out itself.
     with pytest.raises(ClusterError, match=r"a worker has geomkit .*; it must have 0\.0\.2"):
         client.submit(executors._do, len, "x", 1, "0.0.2", pure=False).result()
@@ -178,12 +179,12 @@ def test_a_shard_that_breaks_is_named_by_whoever_reads_it(client, tmp_path, harm
         x[2345] = np.nan
         np.save(tmp_path / "part-2.npy", x[2000:3000])
         shards = open_shards(tmp_path)
-        found = geomkit.cosine_stats(at_scale(shards, client=client), on_invalid="drop")
+        found = geomkit.cosine_stats(distribute(shards, client=client), on_invalid="drop")
         left = np.delete(x, 2345, axis=0)
         assert np.array_equal(found.distribution.counts, geomkit.cosine_stats(left).distribution.counts)
         assert found.n_dropped == 1
     with pytest.raises(InvalidInputError, match=r"part-2\.npy"):
-        geomkit.cosine_stats(at_scale(shards, client=client))
+        geomkit.cosine_stats(distribute(shards, client=client))
 
 
 def test_each_worker_has_a_chain_of_its_own_and_helps_the_longest():

@@ -7,16 +7,16 @@ import pytest
 
 import geomkit
 from geomkit.distributed import schedule
-from geomkit.distributed.api import at_scale
+from geomkit.distributed.api import distribute
 from geomkit.distributed.cost import MEASUREMENTS, Demand, Job, Machines, Rates, Run, fit
-from geomkit.distributed.executors import Here
+from geomkit.distributed.executors import LocalExecutor
 from geomkit.errors import InvalidInputError
 from geomkit.pairwise.tiles import TILE
 
 CALLS = {"moments": geomkit.moments, "cosine_stats": geomkit.cosine_stats, "neighbors": geomkit.neighbors}
 
 
-class Listening(Here):
+class Listening(LocalExecutor):
     """Does tasks like one of several workers, and keeps what they return."""
 
     def __init__(self, workers):
@@ -26,7 +26,7 @@ class Listening(Here):
     def run(self, job, tasks, plan):
         for number, found in super().run(job, tasks, plan):
             states = found if isinstance(found, list) else [found.sums]
-            if type(job).__name__ in {"Count", "Pouring"}:
+            if type(job).__name__ in {"SweepJob", "RowSumsJob"}:
                 self.returned += sum(array.nbytes for state in states for array in state.values())
                 self.returned += getattr(found, "norms", np.empty(0)).nbytes
                 self.tasks.append(dict(tasks)[number])
@@ -40,8 +40,8 @@ def test_a_demand_is_what_a_run_does(measurement, workers):
     listening = Listening(workers)
     x = np.random.default_rng(0).standard_normal((n, d)).astype("float32")
     how = {"k": 10} if measurement == "neighbors" else {}
-    rows = at_scale(x, max_memory=memory)
-    rows.crew._executor = listening
+    rows = distribute(x, max_memory=memory)
+    rows.executor = listening
     CALLS[measurement](rows, **how)
     told = Demand.of(Job(measurement, n, d), Machines(workers=workers, memory=memory))
     poured = [task for task in listening.tasks if isinstance(task, list)]

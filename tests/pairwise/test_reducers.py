@@ -333,21 +333,21 @@ def test_one_that_is_guided_leaves_out_what_is_beaten_and_says_so(dtype, keep, e
         return nearest
 
     whole = Nearest(Backend.CPU, N, keep, dtype)
-    state = reduced(whole.recipe()(N)).state()
-    assert np.all(whole.guide([(0, N)])["floor"] == -np.inf)
-    whole.absorb(state, [(0, N)])
+    state = reduced(whole.factory()(N)).state_dict()
+    assert np.all(whole.hints([(0, N)])["floor"] == -np.inf)
+    whole.merge_state(state, [(0, N)])
     last = state["values"].min(axis=1)
-    assert np.array_equal(whole.guide([(6, N), (0, 6)])["floor"], np.roll(last, -6))
-    guided = whole.recipe()(N)
-    guided.follow(whole.guide([(0, N)]))
+    assert np.array_equal(whole.hints([(6, N), (0, 6)])["floor"], np.roll(last, -6))
+    guided = whole.factory()(N)
+    guided.use_hints(whole.hints([(0, N)]))
     values, ids, beaten = reduced(guided).candidates()
     assert np.all((ids >= 0).sum(axis=1) == keep - 1)
     assert np.all(values[ids >= 0] > np.repeat(last, keep - 1))
     assert np.array_equal(beaten, last)
     # Where there is nothing to know, nothing is left out.
     fresh = Nearest(Backend.CPU, N, keep, dtype)
-    fresh.follow({"floor": np.full(N, -np.inf, np.float32)})
-    assert all(np.array_equal(a, b) for a, b in zip(reduced(fresh).state().values(), state.values(), strict=True))
+    fresh.use_hints({"floor": np.full(N, -np.inf, np.float32)})
+    assert all(np.array_equal(a, b) for a, b in zip(reduced(fresh).state_dict().values(), state.values(), strict=True))
 
 
 def test_candidates_know_how_far_their_values_are_rounded():

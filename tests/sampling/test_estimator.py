@@ -168,7 +168,7 @@ def test_stored_rows_give_what_the_array_gives(tmp_path, metric, blocks):
     expected = sampled(x, 120, seed=3, metric=metric, blocks=blocks).to_rows()
     shards = geomkit.open_shards(str(tmp_path / "part-*.npy"))
     assert sampled(shards, 120, seed=3, metric=metric, blocks=blocks).to_rows() == expected
-    with geomkit.at_scale(shards) as spread:
+    with geomkit.distribute(shards) as spread:
         assert sampled(spread, 120, seed=3, metric=metric, blocks=blocks).to_rows() == expected
     mapped = np.load(tmp_path / "whole.npy", mmap_mode="r")
     assert sampled(mapped, 120, seed=3, metric=metric, blocks=blocks).to_rows() == expected

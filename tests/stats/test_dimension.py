@@ -280,7 +280,7 @@ def test_pca_matches_the_covariance(monkeypatch, form, metric, n, d):
     above = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
     assert above.components_95 is None
     assert above.dimension_ == found.dimension_
-    monkeypatch.setattr("geomkit.covariance.gathered.WIDEST", d - 1)
+    monkeypatch.setattr("geomkit.covariance.accumulate.WIDEST", d - 1)
     rows = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
     assert rows.dimension_ == pytest.approx(found.dimension_, rel=1e-9)
 

@@ -77,7 +77,7 @@ def test_sparse_rows(shape, far, backend):
 @pytest.mark.parametrize("variance_se", [True, False])
 def test_rows_wider_than_the_limit(variance_se, kind, backend, monkeypatch):
     """More rows than columns, and still too many columns for d × d: tiles of several blocks."""
-    monkeypatch.setattr("geomkit.covariance.gathered.WIDEST", 10)
+    monkeypatch.setattr("geomkit.covariance.accumulate.WIDEST", 10)
     monkeypatch.setattr(gram, "TILE_ROWS", 40)
     x = sparse_rows(*TALL)
     found = moments(scipy.sparse.csr_array(x) if kind == "sparse" else x, backend=backend, variance_se=variance_se)

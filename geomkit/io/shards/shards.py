@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.row_source import Stored
+from geomkit.core.row_source import RowSource
 from geomkit.errors import InvalidInputError
 from geomkit.io.shards.listing import check_together, parts_of
 from geomkit.io.shards.piece_cache import PieceCache
@@ -45,7 +45,7 @@ class Shard:
     """What it takes where it lies, compressed or not."""
 
 
-class Shards(Stored):
+class Shards(RowSource):
     """Rows of many shards as one matrix, read when they are needed; made by `open_shards`.
 
     Threads may read at once. It can be pickled: the copy opens each shard again when it reads it, and refuses one that
@@ -193,7 +193,7 @@ class Shards(Stored):
         shard = self.shards[self._part_of(row)]
         return f"row {row - shard.first} of {shard.name}"
 
-    def ahead(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         """Decode the pieces of rows ``start:stop`` in a thread of its own, where the cache has room for two of each.
 
         Whatever goes wrong is said by the read that follows. What is mapped into memory the system reads ahead.

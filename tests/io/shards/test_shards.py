@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomkit.core.row_source import Stored
+from geomkit.core.row_source import RowSource
 from geomkit.errors import InvalidInputError
 from geomkit.io.shards.shards import Shard, open_shards
 from tests.io.shards.samples import CUTS, FORMATS, X, copied, fixed, npy, parquet, to_memory, write
@@ -25,7 +25,7 @@ SMALL = 4 * 4 * 300
 
 def assert_same(shards, x=X):
     n = len(x)
-    assert isinstance(shards, Stored)
+    assert isinstance(shards, RowSource)
     assert shards.shape == x.shape
     assert shards.dtype == x.dtype.name
     for start, stop in [(0, n), (0, 1), (n - 1, n), (39, 41), (106, 109), (30, 200), (17, 17), (n, n), (48, 64)]:
@@ -265,27 +265,27 @@ def test_pieces_are_decoded_ahead_once_and_only_where_there_is_room(tmp_path):
     pq.write_table(pa.table({"v": pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 4)}), tmp_path / "a.parquet",
                    row_group_size=100)  # fmt: skip
     shards = open_shards(tmp_path)
-    shards.ahead(150, 320)
+    shards.prefetch(150, 320)
     shards._reader.shutdown(wait=True)
     assert shards._pieces.made == 3
     np.testing.assert_array_equal(shards.read(150, 320), x[150:320])
     assert shards._pieces.made == 3
     again = pickle.loads(pickle.dumps(shards))  # noqa: S301 (our own)
-    again.ahead(990, 5000)
+    again.prefetch(990, 5000)
     again._reader.shutdown(wait=True)
     assert again._pieces.made == 1
     # A piece takes 1600 bytes, and room is needed for two.
     small = open_shards(tmp_path)
     small._cache_bytes = 3000
-    small.ahead(0, 100)
+    small.prefetch(0, 100)
     small._reader.shutdown(wait=True)
     assert small._pieces.made == 0
     # What breaks is said by who reads.
     (tmp_path / "a.parquet").write_bytes(b"")
     again = open_shards([x])
-    again.ahead(0, 10)
+    again.prefetch(0, 10)
     broken = pickle.loads(pickle.dumps(shards))  # noqa: S301
-    broken.ahead(0, 10)
+    broken.prefetch(0, 10)
     broken._reader.shutdown(wait=True)
     with pytest.raises(InvalidInputError, match=r"a\.parquet"):
         broken.read(0, 10)
