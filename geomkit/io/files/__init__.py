@@ -162,6 +162,7 @@ def read(
     dtype: str | None = None,
     encoding: str | None = None,
     bits: bool = False,
+    queries: bool = False,
 ) -> Opened:
     """Open a file of vectors.
 
@@ -186,6 +187,8 @@ def read(
         Of text, such as ``latin-1``; UTF-8 unless given.
     bits : bool
         Whether values are bits: booleans, or uint8 with eight each, the highest first. They are given as 0 and 1.
+    queries : bool
+        Whether vectors are queries: of the layout of ann-benchmarks, `test` is taken and not `train`.
 
     Returns
     -------
@@ -222,7 +225,15 @@ def read(
     file = _regular_file(path)
     row = _recognise(file)
     selection = selection_of(
-        labels=labels, key=key, columns=columns, exclude=exclude, id=id, dtype=dtype, encoding=encoding, bits=bits
+        labels=labels,
+        key=key,
+        columns=columns,
+        exclude=exclude,
+        id=id,
+        dtype=dtype,
+        encoding=encoding,
+        bits=bits,
+        queries=queries,
     )
     _check_takes(file, row, selection)
     module, function = row.target.split(":")

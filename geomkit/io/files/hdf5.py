@@ -33,7 +33,7 @@ def read_hdf5(path: Path, selection: Selection) -> Opened:
         if key is None:
             _check_dense(path, file, datasets)
             if _ANN in matrices:
-                key = _ANN
+                key = "test" if selection.queries and "test" in matrices else _ANN
         elif key not in datasets:
             _explain(path, h5py, file, selection.key or "")
         name = pick(path, matrices, key, "a two-dimensional dataset of numbers", others=kinds)

@@ -20,6 +20,7 @@ class Selection:
     dtype: str | None = None
     encoding: str | None = None
     bits: bool = False
+    queries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
