@@ -151,7 +151,8 @@ def choose(path: Path, arrow: Any, schema: Any, selection: Selection, batches: I
             dtype = _dtype(_list_of(arrow, kind))
         vectors, width = [decision.columns[0] if not inner else top], column.width
     else:
-        types = {schema.field(names.index(name)).type for name in decision.columns}
+        chosen = set(decision.columns)
+        types = {field.type for field in schema if field.name in chosen}
         dtype = np.result_type(*(_dtype(kind) for kind in types))
         vectors, width = decision.columns, len(decision.columns)
     note = decision.note

@@ -7,6 +7,7 @@ for the vectors because the right one was not understood.
 
 import fnmatch
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +53,13 @@ class Column:
     """Numbers of the first vector; 0 where it is not known."""
     whole: bool = False
     """Whether numbers, or those of vectors, are whole ones."""
-    is_zero: bool = False
+    is_integer: bool = False
+    """Whether whole numbers are what its type holds."""
     counts: bool = False
     """Whether numbers are whole and rise, or fall, from row to row, in more rows than they do by chance."""
     unique: bool = False
     rows: int = 0
-    """Rows that the last four were learned from."""
+    """Rows that the last of these were learned from."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def describe_numbers(name: str, values: NDArray[Any], *, whole: bool | None = No
         name,
         "number",
         whole=integral if whole is None else whole and integral,
-        is_zero=not values.any(),
+        is_integer=values.dtype.kind in "iu",
         counts=counts,
         unique=integral and len(np.unique(values)) == len(values),
         rows=len(values),
@@ -162,7 +164,8 @@ def choose_columns(
     else:
         taken, text = _coordinates(path, numbers, candidates)
         is_flat = True
-    left = [name for name in names if name not in {*taken, *told}]
+    used = {*taken, *told}
+    left = [name for name in names if name not in used]
     return Decision(taken, is_flat, left, text + (f"; left out {shorten(left, 200)}" if left else ""))
 
 
@@ -181,14 +184,17 @@ def _named(
     taken = list(
         dict.fromkeys(name for asked in selection.columns for name in _matching(path, names, asked, "columns"))
     )
-    if twice := [name for name in taken if names.count(name) > 1]:
+    times = Counter(names)
+    if twice := [name for name in taken if times[name] > 1]:
         raise refusal(path, f"its columns {shorten(twice, 200)} are not unique; names must be")
-    if other := [column.name for column in columns if column.name in taken and column.form != "number"]:
+    wanted = set(taken)
+    if other := [column.name for column in columns if column.name in wanted and column.form != "number"]:
         msg = (
             f"columns {shorten(other, 200)} do not hold a number a row; columns must name such, and key one of vectors"
         )
         raise refusal(path, msg)
-    left = [name for name in names if name not in {*taken, *told}]
+    used = {*taken, *told}
+    left = [name for name in names if name not in used]
     text = f"{len(taken)} columns that were named"
     return Decision(taken, True, left, text + (f"; left out {shorten(left, 200)}" if left else ""))
 
@@ -222,27 +228,25 @@ def _coordinates(path: Path, numbers: list[Column], candidates: list[Column]) ->
     kept = [column for column in numbers if not _is_id(column)]
     if not all(column.counts for column in kept):
         kept = [column for column in kept if not column.counts]
-    dropped = [column.name for column in numbers if column not in kept]
     names = [column.name for column in kept]
+    chosen = set(names)
+    dropped = [column.name for column in numbers if column.name not in chosen]
     if not kept:
         msg = f"its only columns of numbers, {shorten(dropped, 200)}, look like numbers of rows; columns must name them"
         raise refusal(path, f"{msg} if they are the vectors all the same")
-    if len(set(names)) < len(names):
+    if len(chosen) < len(names):
         raise refusal(path, f"its numeric columns {shorten(names, 200)} are not unique; names must be")
     hint = "columns must name the coordinates, such as columns='dim_*', or exclude what is none"
     if len(kept) == 1 and len(candidates) > 1:
         beside = shorten([column.name for column in candidates if column is not kept[0]], 200)
         msg = f"its only column of numbers, {names[0]!r}, stands beside {beside}, and is hardly a vector"
         raise refusal(path, f"{msg}; columns must name it if it is")
-    rows = min(column.rows for column in kept)
-    ints = [column for column in kept if column.whole and not column.is_zero]
-    if rows >= _FEW_ROWS and ints and any(not column.whole for column in kept):
-        msg = (
-            f"its columns {shorten([column.name for column in ints], 200)} hold whole numbers alone, and others do not"
-        )
+    ints = [column.name for column in kept if column.whole and (column.is_integer or column.rows >= _FEW_ROWS)]
+    if ints and not all(column.whole for column in kept):
+        msg = f"its columns {shorten(ints, 200)} hold whole numbers alone, and others do not"
         raise refusal(path, f"{msg}, so that it is not clear which are coordinates; {hint}")
     stems = [matched[1] if (matched := _MEMBER.fullmatch(name)) else None for name in names]
-    families = [stem for stem in dict.fromkeys(stems) if stem is not None and stems.count(stem) >= _FEW_ROWS]
+    families = [stem for stem, times in Counter(stems).items() if stem is not None and times >= _FEW_ROWS]
     if families and (strays := [name for name, stem in zip(names, stems, strict=True) if stem != families[0]]):
         members = shorten([name for name, stem in zip(names, stems, strict=True) if stem == families[0]], 100)
         raise refusal(path, f"its columns {members} are numbered alike, and {shorten(strays, 200)} are not; {hint}")
