@@ -1,13 +1,14 @@
 """The command line: `geomkit audit`, `compare`, `cosine`, `orthogonality`, `concentration`, `moments`, `survey`, ...
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 an audit's verdict is as bad
-as `--fail-on` says, 2 bad input or something that cannot be had, in one line, 130 interrupted.
+as `--fail-on` says, 2 bad input or something that cannot be had or written, in one line, 130 interrupted.
 """
 
 import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -53,7 +54,7 @@ def _root(
 
 
 _ARGUMENT = re.compile(
-    r"(?<![\w./-])(backend|device|key|n|on_invalid|precision|seed|threads)=(['\"]?)([\w.:-]+)\2(?!\w)"
+    r"(?<![\w./-])(backend|bits|columns|device|dtype|encoding|exclude|key|n|on_invalid|precision|seed|threads)=(['\"]?)([\w.:*-]+)\2(?!\w)"
 )
 
 
@@ -75,7 +76,9 @@ def run(command: Callable[..., Any]) -> int:
     """Run a Typer application and turn refusals into one line and an exit code."""
     try:
         with showing():
-            return int(command(standalone_mode=False) or 0)
+            code = int(command(standalone_mode=False) or 0)
+            sys.stdout.flush()
+            return code
     except GeomkitError as refused:
         reason, code = _in_options(str(refused)), 2
     except (KeyboardInterrupt, typer.Abort):
@@ -83,17 +86,30 @@ def run(command: Callable[..., Any]) -> int:
     except TyperException as usage:
         reason, code = usage.format_message(), 2
         reason += f" See {_asked(getattr(usage, 'ctx', None))} --help." if reason else ""
-    except BrokenPipeError:
-        # The reader of our output has gone, as in `| head`; leave nothing for Python to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output has gone, as in `| head`, which Typer makes an exit of its own.
+        _discard_output()
         return 0
+    except OSError as full:
+        _discard_output()
+        reason, code = f"{full.filename or 'the output'} could not be written: {full.strerror or full}", 2
     if reason:
         # Without: help was asked for by giving nothing, and is printed.
         typer.echo(f"geomkit: {' '.join(reason.split())}", err=True)
     return code
 
 
+def _discard_output() -> None:
+    """Leave nothing for Python to flush at exit."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends
+
+
+def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"geomkit: warning: {' '.join(str(message).split())}", err=True)
+
+
 def main() -> None:
     """Entry point of the console script."""
+    warnings.showwarning = _say_warning
     logging.basicConfig(format="geomkit: %(message)s", level=logging.WARNING, stream=sys.stderr)
     sys.exit(run(app))

@@ -2,24 +2,38 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from geomkit.cli.audits import Key, Labels, Seed, column_of, labels_of
-from geomkit.cli.options import AsJson, BackendName, DeviceName, Input, OnInvalid, Rows, Threads, devices, opened, show
+from geomkit.cli.audits import Labels, Seed, column_of, labels_of
+from geomkit.cli.options import (
+    AsJson,
+    BackendName,
+    DeviceName,
+    Input,
+    OnInvalid,
+    Rows,
+    Threads,
+    devices,
+    opened,
+    read_of,
+    show,
+    takes_parts,
+)
 
 app = typer.Typer()
 
 
 @app.command()
+@takes_parts
 def atlas(
     source: Input,
+    parts: dict[str, Any],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write.", metavar="OUT.parquet")] = Path(
         "atlas.parquet"
     ),
     labels: Labels = None,
-    key: Key = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Nearest neighbours of each row.", metavar="K")] = 15,
     metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
     projection: Annotated[str, typer.Option(help="umap or pca.")] = "umap",
@@ -36,7 +50,7 @@ def atlas(
     from geomkit.atlas import check_atlas
 
     check_atlas(out)
-    found = opened(source, n, seed, key=key, labels=column_of(labels))
+    found = opened(source, n, seed, parts=parts, labels=column_of(labels))
     named = labels_of(labels, found.labels)
     result = lay_out(
         found.vectors, k=k, metric=metric, labels=named, projection=projection, seed=seed, backend=backend,
@@ -53,6 +67,7 @@ def atlas(
             "view": view,
         },
         as_json,
+        read_of(found),
     )  # fmt: skip
     if not as_json:
         typer.echo("embedding-atlas is installed by: pip install embedding-atlas", err=True)

@@ -3,14 +3,29 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from geomkit.cli.findings import shown_audit, shown_comparison
-from geomkit.cli.options import AsJson, BackendName, DeviceName, OnInvalid, Rows, Threads, devices, opened, vectors
+from geomkit.cli.matching import match_rows
+from geomkit.cli.options import (
+    AsJson,
+    BackendName,
+    DeviceName,
+    OnInvalid,
+    Rows,
+    Threads,
+    devices,
+    lines_of,
+    opened,
+    read_of,
+    takes_parts,
+)
 from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
+from geomkit.core.atomic import written
 from geomkit.errors import InvalidInputError
 
 app = typer.Typer()
@@ -26,7 +41,6 @@ Labels = Annotated[
     str | None, typer.Option(help="Column of FILE with a label for each row, or a text file with one a line.")
 ]
 Sample = Annotated[int | None, typer.Option(help="Measure so many rows, drawn with --seed.", metavar="N")]
-Key = Annotated[str | None, typer.Option(help="Which array, column or data set of FILE.", metavar="NAME")]
 Out = Annotated[Path | None, typer.Option("--csv", help="Write tidy rows there.", metavar="OUT.csv")]
 Html = Annotated[
     Path | None, typer.Option("--html", help="Write a page that opens from disk there.", metavar="OUT.html")
@@ -42,16 +56,20 @@ Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float64: how 
 
 
 @app.command()
+@takes_parts
 def audit(
     file: Files,
+    parts: dict[str, Any],
     queries: Annotated[str | None, typer.Option(help="A file of vectors that will be searched for.")] = None,
+    queries_key: Annotated[
+        str | None, typer.Option(help="Which part of --queries; `test` of ann-benchmarks unless given.", metavar="NAME")
+    ] = None,
     labels: Labels = None,
     k: K = 10,
     metric: Metric = "cosine",
     null: NullKind = "gaussian",
     null_draws: NullDraws = None,
     sample: Sample = None,
-    key: Key = None,
     fail_on: FailOn = None,
     thresholds: Effects = None,
     z: Z = 4.0,
@@ -79,12 +97,17 @@ def audit(
     _check_out(csv)
     _check_html(html)
     _check_fail_on(fail_on)
-    asked = None if queries is None else vectors(queries, None, seed)
+    if queries_key is not None and queries is None:
+        msg = f"--queries-key names a part of --queries, which is not given; got {queries_key}"
+        raise InvalidInputError(msg)
+    of_queries = {"queries": True} | ({} if queries_key is None else {"key": queries_key})
+    asked = None if queries is None else opened(queries, None, seed, parts=of_queries).vectors
     with at_hand(
-        file, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, key=key,
+        file, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, parts=parts,
         labels=column_of(labels),
     ) as found:  # fmt: skip
         named = labels_of(labels, found.labels)
+        read = read_of(found)
         result = measure(
             found.vectors, k=k, metric=metric, null=null, null_draws=null_draws, queries=asked,
             labels=named, sample=sample, thresholds=_thresholds(thresholds), z=z,
@@ -97,14 +120,19 @@ def audit(
         from geomkit.reporting.audit import audit_page
         from geomkit.reporting.page import write
 
-        write(audit_page(result, named), html)
-    typer.echo(result.to_json() if as_json else shown_audit(result))
+        page = audit_page(result, named)
+        if read and read["read"]["note"]:
+            page = replace(page, facts=[*page.facts, ("read", read["read"]["note"])])
+        write(page, html)
+    typer.echo(json.dumps(result.to_dict() | read, indent=2) if as_json else shown_audit(result))
     _gate(result.verdict, fail_on)
 
 
 @app.command()
+@takes_parts
 def compare(
     files: Annotated[list[str], typer.Argument(help="Two files of vectors or more.", metavar="A B …")],
+    parts: dict[str, Any],
     paired: Annotated[
         bool | None,
         typer.Option("--paired/--independent", help="Whether row i is the same item in each; by their number of rows."),
@@ -115,7 +143,6 @@ def compare(
     null: NullKind = "gaussian",
     null_draws: NullDraws = None,
     sample: Sample = None,
-    key: Key = None,
     fail_on: FailOn = None,
     csv: Out = None,
     html: Html = None,
@@ -135,21 +162,28 @@ def compare(
     _check_html(html)
     _check_fail_on(fail_on)
     names = _names(files)
-    found = {name: opened(file, n, seed, key=key, labels=column_of(labels)) for name, file in names.items()}
-    first = next(iter(found.values()))
+    spaces = {name: opened(file, n, seed, parts=parts, labels=column_of(labels)) for name, file in names.items()}
+    matched = match_rows(spaces, paired=paired)
+    if matched.note:
+        _say(matched.note)
     result = measure(
-        {name: each.vectors for name, each in found.items()}, paired=paired, say=_say, k=k, metric=metric, null=null,
-        null_draws=null_draws, labels=labels_of(labels, first.labels), sample=sample, seed=seed, precision=precision,
+        matched.vectors, paired=paired or matched.is_paired, say=_say, k=k, metric=metric, null=null,
+        null_draws=null_draws, labels=labels_of(labels, matched.labels), sample=sample, seed=seed, precision=precision,
         backend=backend, device=devices(device), on_invalid=on_invalid, threads=threads, try_transforms=False,
     )  # fmt: skip
+    if matched.note:
+        result = replace(result, notes=(*result.notes, matched.note))
     if csv is not None:
         _write(csv, [row for each in result.audits.values() for row in each.to_rows()])
     if html is not None:
         from geomkit.reporting.comparison import comparison_page
         from geomkit.reporting.page import write
 
-        write(comparison_page(result), html)
-    typer.echo(result.to_json() if as_json else shown_comparison(result))
+        page = comparison_page(result)
+        notes = [(f"read of {name}", space.note) for name, space in spaces.items() if space.note]
+        write(replace(page, facts=[*page.facts, *notes]), html)
+    read = {"read": {name: read_of(space).get("read") for name, space in spaces.items()}}
+    typer.echo(json.dumps(result.to_dict() | read, indent=2) if as_json else shown_comparison(result))
     _gate(result.verdict, fail_on)
 
 
@@ -168,19 +202,26 @@ def _say(line: str) -> None:
 
 
 def column_of(labels: str | None) -> str | None:
-    """Return what --labels names if it is a column, not a file of its own."""
-    return None if labels is None or Path(labels).is_file() else labels
+    """Return what --labels names if it is a column, not a file of its own.
+
+    Raises
+    ------
+    InvalidInputError
+        It is called like a file, and there is no such file.
+    """
+    if labels is None or Path(labels).is_file():
+        return None
+    if Path(labels).suffix in {".txt", ".csv", ".tsv", ".labels", ".lst"} or os.sep in labels:
+        msg = f"--labels {labels}: there is no such file; it must be a text file with a label a line, or a column"
+        raise InvalidInputError(msg)
+    return labels
 
 
 def labels_of(asked: str | None, column: Any) -> Any:
     """Return the labels in the file that --labels names, or those of the column that was read with the vectors."""
     if asked is None or not Path(asked).is_file():
         return column
-    try:
-        return Path(asked).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as why:
-        msg = f"--labels {asked} could not be read as UTF-8 text: {why}"
-        raise InvalidInputError(msg) from why
+    return lines_of(Path(asked), "--labels")
 
 
 def _thresholds(file: Path | None) -> Any:
@@ -221,15 +262,10 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows under a temporary name, and rename the complete file."""
     import csv
 
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(out) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _gate(verdict: str, fail_on: str | None) -> None:

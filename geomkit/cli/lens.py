@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geomkit.cli import tables
-from geomkit.cli.options import AsJson
+from geomkit.cli.options import AsJson, lines_of
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -199,12 +199,7 @@ def _texts(file: Path | None, seed: int) -> list[str]:
 
         every = bbc().texts
         return [every[at] for at in np.sort(np.random.default_rng(seed).choice(len(every), 200, replace=False))]
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as why:
-        msg = f"--texts {file} could not be read as UTF-8 text: {why}"
-        raise InvalidInputError(msg) from why
-    return [line for line in lines if line.strip()]
+    return [line for line in lines_of(file, "--texts") if line.strip()]
 
 
 def _say(line: str) -> None:

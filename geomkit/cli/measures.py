@@ -1,10 +1,9 @@
 """Commands that measure one statistic: `cosine`, `orthogonality`, `concentration`, `moments`, `survey`, `warm`."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,10 +18,13 @@ from geomkit.cli.options import (
     Seed,
     Threads,
     devices,
+    read_of,
     show,
+    takes_parts,
 )
 from geomkit.cli.sample import Blocks, Confidence, NoMoments, Sample, check, show_sampled
 from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
+from geomkit.core.atomic import written
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -32,8 +34,10 @@ app = typer.Typer()
 
 
 @app.command()
+@takes_parts
 def cosine(
     source: Input,
+    parts: dict[str, Any],
     n: Rows = None,
     seed: Seed = 0,
     backend: BackendName = "auto",
@@ -55,7 +59,9 @@ def cosine(
     from geomkit.stats.cosine import cosine_stats
 
     check(sample, blocks=blocks, confidence=confidence, no_moments=no_moments, backend=backend, device=device)
-    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+    with at_hand(
+        source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, parts=parts
+    ) as given:  # fmt: skip
         if sample is not None:
             show_sampled(
                 given.vectors,
@@ -82,12 +88,14 @@ def cosine(
         )
     shares = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
     quantiles = {f"q{100 * share:g}": found.quantile(share) for share in shares}
-    show(found.to_dict() | quantiles, as_json)
+    show(found.to_dict() | quantiles, as_json, read_of(given))
 
 
 @app.command()
+@takes_parts
 def orthogonality(
     source: Input,
+    parts: dict[str, Any],
     eps: Annotated[float, typer.Option(help="Pairs with |cosine| up to this count as nearly orthogonal.")] = 0.1,
     n: Rows = None,
     seed: Seed = 0,
@@ -105,7 +113,9 @@ def orthogonality(
     """How nearly orthogonal the rows are, beside the uniform sphere."""
     from geomkit.stats.orthogonality import orthogonality as measure
 
-    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+    with at_hand(
+        source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, parts=parts
+    ) as given:  # fmt: skip
         found = measure(
             given.vectors,
             eps=eps,
@@ -115,12 +125,14 @@ def orthogonality(
             on_invalid=on_invalid,
             threads=threads,
         )
-    show(found.to_dict(), as_json)
+    show(found.to_dict(), as_json, read_of(given))
 
 
 @app.command()
+@takes_parts
 def concentration(
     source: Input,
+    parts: dict[str, Any],
     p: Annotated[float, typer.Option(help="Order of the Minkowski distance: any number above 0, or inf.")] = 2.0,
     n: Rows = None,
     seed: Seed = 0,
@@ -146,7 +158,9 @@ def concentration(
     if sample is not None and p != 2:
         msg = f"--p must be 2 with --sample, which measures squared Euclidean distance; got {p:g}"
         raise InvalidInputError(msg)
-    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+    with at_hand(
+        source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, parts=parts
+    ) as given:  # fmt: skip
         if sample is not None:
             show_sampled(
                 given.vectors,
@@ -172,12 +186,14 @@ def concentration(
             on_invalid=on_invalid,
             threads=threads,
         )
-    show(found.to_dict(), as_json)
+    show(found.to_dict(), as_json, read_of(given))
 
 
 @app.command()
+@takes_parts
 def moments(
     source: Input,
+    parts: dict[str, Any],
     variance_se: Annotated[bool, typer.Option(help="Standard errors of the variances too: a second pass.")] = False,
     n: Rows = None,
     seed: Seed = 0,
@@ -194,7 +210,9 @@ def moments(
     """Exact mean and variance of all cosines and squared distances, without forming the pairs."""
     from geomkit.stats.moments import moments as measure
 
-    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+    with at_hand(
+        source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, parts=parts
+    ) as given:  # fmt: skip
         found = measure(
             given.vectors,
             backend=backend,
@@ -203,12 +221,14 @@ def moments(
             variance_se=variance_se,
             threads=threads,
         )
-    show(found.to_dict(), as_json)
+    show(found.to_dict(), as_json, read_of(given))
 
 
 @app.command()
+@takes_parts
 def survey(
     source: Input,
+    parts: dict[str, Any],
     k: Annotated[int, typer.Option("--k", "-k", help="Nearest neighbours of each row.", metavar="K")] = 10,
     duplicates: Annotated[
         float, typer.Option(help="Pairs whose cosine is at least 1 less this are duplicates.")
@@ -236,7 +256,9 @@ def survey(
     if out is not None and (out.suffix != ".npz" or not out.parent.is_dir()):
         msg = f"--out must be a .npz file in a folder that exists; got {out}"
         raise InvalidInputError(msg)
-    with at_hand(source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory) as given:
+    with at_hand(
+        source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, parts=parts
+    ) as given:  # fmt: skip
         found = measure(
             given.vectors,
             k=k,
@@ -249,7 +271,7 @@ def survey(
         )
     if out is not None:
         _write(out, found)
-    show(found.to_dict(), as_json)
+    show(found.to_dict(), as_json, read_of(given))
 
 
 @app.command()
@@ -268,18 +290,13 @@ def _write(out: Path, found: "Survey") -> None:
     """Write the arrays of a survey under a temporary name, and rename the complete file."""
     import numpy as np
 
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                rows=found.neighbors.rows,
-                indices=found.neighbors.indices,
-                distances=found.neighbors.distances,
-                least=found.least,
-                largest=found.largest,
-                duplicates=found.duplicates,
-            )
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(out) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            rows=found.neighbors.rows,
+            indices=found.neighbors.indices,
+            distances=found.neighbors.distances,
+            least=found.least,
+            largest=found.largest,
+            duplicates=found.duplicates,
+        )

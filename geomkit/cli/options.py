@@ -1,8 +1,12 @@
 """Options that commands share, and how they read INPUT and print results."""
 
+import functools
+import inspect
 import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,22 +30,70 @@ Precision = Annotated[
 OnInvalid = Annotated[str, typer.Option(help="raise, or drop rows that are not finite or have no direction.")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads of the cpu backend.", metavar="N")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NO_PARTS: Mapping[str, Any] = MappingProxyType({})
 
 
-def vectors(source: str, n: int | None, seed: int) -> Any:
-    """Vectors behind the INPUT argument: a file, or a source."""
-    return opened(source, n, seed).vectors
+_PARTS: dict[str, tuple[Any, Any]] = {
+    "key": (
+        Annotated[str | None, typer.Option(help="Which array, column or data set holds the vectors.", metavar="NAME")],
+        None,
+    ),
+    "columns": (
+        Annotated[
+            str | None,
+            typer.Option(
+                help="Which columns of numbers are the coordinates: dim_*, or names with commas.", metavar="NAMES"
+            ),
+        ],
+        None,
+    ),
+    "exclude": (
+        Annotated[str | None, typer.Option(help="Which columns are no vectors, with commas.", metavar="NAMES")],
+        None,
+    ),
+    "id": (Annotated[str | None, typer.Option(help="Which column names the rows.", metavar="COLUMN")], None),
+    "dtype": (Annotated[str | None, typer.Option(help="What columns of bytes hold: float32, …", metavar="NAME")], None),
+    "encoding": (
+        Annotated[str | None, typer.Option(help="Of text that is not UTF-8, such as latin-1.", metavar="NAME")],
+        None,
+    ),
+    "bits": (Annotated[bool, typer.Option("--bits", help="Values are bits: booleans, or eight a byte.")], False),
+}
+"""Options that say which part of a file is read, and how."""
+
+
+def takes_parts(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_PARTS`; it gets them as one argument, `parts`, as keywords of `files.read`."""
+    signature = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def with_parts(**given: Any) -> None:
+        parts = {name: given.pop(name) for name in _PARTS}
+        for name in ("columns", "exclude"):
+            # A name may have a comma in it only where a pattern stands for it.
+            parts[name] = tuple(parts[name].split(",")) if parts[name] else ()
+        command(**given, parts={name: value for name, value in parts.items() if value})
+
+    own = [parameter for name, parameter in signature.parameters.items() if name != "parts"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _PARTS.items()
+    ]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + added
+    with_parts.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_parts.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_parts
 
 
 def opened(
-    source: str, n: int | None, seed: int, *, key: str | None = None, labels: str | None = None
+    source: str, n: int | None, seed: int, *, parts: Mapping[str, Any] = NO_PARTS, labels: str | None = None
 ) -> "Opened | Vectors":
     """Open what an argument names: vectors, and labels where a column of a file, or a source, has them.
 
     Raises
     ------
     InvalidInputError
-        The file cannot be read, or `n` is given for one, or `key` or `labels` for a source.
+        The file cannot be read, or `n` is given for one, or parts of a file or `labels` for a source.
     """
     path = Path(source)
     # No source has a dot in its name.
@@ -51,17 +103,44 @@ def opened(
         if n is not None:
             msg = f"--n is for sources; all rows of the file {source} are measured"
             raise InvalidInputError(msg)
-        found = files.read(path, key=key, labels=labels)
-        if found.note:
-            typer.echo(f"geomkit: {path.name}: {found.note}", err=True)
-        return found
-    for name, value in (("--key", key), ("--labels", labels)):
-        if value is not None:
-            msg = f"{name} names a part of a file; {source} is a source, or a file that does not exist; got {value}"
+        file = files.read(path, labels=labels, **parts)
+        say_read(path.name, file.note)
+        return file
+    for name, value in (*parts.items(), ("labels", labels)):
+        if value is not None and name != "queries":
+            msg = f"--{name} names a part of a file; {source} is a source, or a file that does not exist; got {value}"
             raise InvalidInputError(msg)
     from geomkit.datasets import load
 
     return load(source, n=n, seed=seed)
+
+
+def say_read(name: str, note: str) -> None:
+    """Say on standard error what of a file was taken for the vectors and what was left out."""
+    if note:
+        typer.echo(f"geomkit: {name}: {note}", err=True)
+
+
+def read_of(given: "Opened | Vectors") -> dict[str, Any]:
+    """Return what JSON says of how a file was read; nothing of a source."""
+    return {"read": given.read} if hasattr(given, "read") else {}
+
+
+def lines_of(path: Path, option: str) -> list[str]:
+    """Return the lines of a text file; only ends of lines end one, not other signs that Unicode counts as such.
+
+    Raises
+    ------
+    InvalidInputError
+        It cannot be read as UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as why:
+        msg = f"{option} {path} could not be read as UTF-8 text: {why}"
+        raise InvalidInputError(msg) from why
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def devices(device: str | None) -> str | list[str] | None:
@@ -69,12 +148,12 @@ def devices(device: str | None) -> str | list[str] | None:
     return device.split(",") if device and "," in device else device
 
 
-def show(scalars: dict[str, Any], as_json: bool) -> None:
-    """Print scalars as a table, or as JSON."""
+def show(scalars: dict[str, Any], as_json: bool, read: Mapping[str, Any] = NO_PARTS) -> None:
+    """Print scalars as a table, or as JSON with how the file was read."""
     if as_json:
         # JSON has no NaN or infinity: null says that there is no value.
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in scalars.items()}
-        typer.echo(json.dumps(plain, indent=2))
+        typer.echo(json.dumps(plain | dict(read), indent=2))
         return
     width = max(len(name) for name in scalars)
     for name, value in scalars.items():

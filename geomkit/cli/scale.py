@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from geomkit.cli.bars import watching
-from geomkit.cli.options import opened
+from geomkit.cli.options import NO_PARTS, opened, say_read
 from geomkit.core.progress import Watch
 from geomkit.errors import InvalidInputError
 
@@ -42,7 +42,7 @@ def at_hand(
     scheduler: str | None,
     run: Path | None,
     max_memory: str | None,
-    key: str | None = None,
+    parts: Mapping[str, Any] = NO_PARTS,
     labels: str | None = None,
 ) -> Iterator[Any]:
     """Open what INPUT names, and whoever is to measure it: something with `vectors` and `labels`.
@@ -58,7 +58,7 @@ def at_hand(
         raise InvalidInputError(msg)
     spread = workers is not None or scheduler is not None or run is not None
     if not (spread or room is not None or _is_many(source)):
-        yield opened(source, n, seed, key=key, labels=labels)
+        yield opened(source, n, seed, parts=parts, labels=labels)
         return
     from geomkit.io.files import Opened
     from geomkit.io.shards.shards import open_shards
@@ -66,13 +66,24 @@ def at_hand(
     if labels is not None:
         msg = f"--labels of rows in many files, or measured at scale, must be a text file; got {labels}"
         raise InvalidInputError(msg)
-    where: Any = source if _is_many(source) or _is_shard(source) else opened(source, n, seed, key=key).vectors
-    if isinstance(where, str) and n is not None:
+    where: Any = source
+    is_file = not (_is_many(source) or _is_shard(source))
+    if is_file:
+        whole = opened(source, n, seed, parts=parts)
+        where = whole.vectors
+    elif n is not None:
         msg = f"--n is for sources; all rows of {source} are measured"
         raise InvalidInputError(msg)
-    shards = open_shards(where, key=key if isinstance(where, str) else None, max_memory=room)
+    elif other := [name for name in ("id", "encoding", "bits") if name in parts]:
+        msg = f"--{other[0]} is for one file; {source} is read as rows in many files, or at scale"
+        raise InvalidInputError(msg)
+    shards = open_shards(where, max_memory=room, **({} if is_file else parts))
+    if not is_file:
+        say_read(Path(source).name, shards.note)
+    told = (whole.note, whole.columns, whole.left_out) if is_file and isinstance(whole, Opened) else ()
+    read = told or (shards.note, shards.columns, shards.left_out)
     if not spread:
-        yield Opened(shards, None, None, "shards", "")
+        yield Opened(shards, None, None, "shards", *read)
         return
     from geomkit.distributed.api import distribute
     from geomkit.distributed.executors import connected, local_cluster
@@ -87,7 +98,7 @@ def at_hand(
         if client is not None and client.dashboard_link:
             typer.echo(f"geomkit: dashboard at {client.dashboard_link}", err=True)
         x = stack.enter_context(distribute(shards, client=client, checkpoint_dir=run, progress=_of_tasks(watching())))
-        yield Opened(x, None, None, "shards", "")
+        yield Opened(x, None, None, "shards", *read)
 
 
 def size(text: str) -> int:
@@ -106,8 +117,9 @@ def size(text: str) -> int:
 
 
 def _is_many(source: str) -> bool:
-    """Whether INPUT is a folder, a glob or an address."""
-    return "://" in source or any(sign in source for sign in "*?[") or Path(source).is_dir()
+    """Whether INPUT is a folder, a glob or an address; brackets in the name of a file that exists make no glob."""
+    path = Path(source)
+    return "://" in source or path.is_dir() or (any(sign in source for sign in "*?[") and not path.exists())
 
 
 def _is_shard(source: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.executor import Pass
+from geomkit.core.frames import unwrapped
 from geomkit.core.row_source import RowSlice, RowSource
 from geomkit.errors import InvalidInputError
 
@@ -174,7 +175,8 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:  # noqa:
     ----------
     x : array_like (n, d)
         NumPy array or memory map, torch tensor, scipy sparse matrix or array, `geomkit.Shards`, anything with
-        ``__array__`` or ``__dlpack__``, or nested sequences of numbers. float16, bfloat16, float32, float64 or
+        ``__array__`` or ``__dlpack__``, a column of lists or arrays of pandas, polars, pyarrow or `datasets`, gensim's
+        KeyedVectors, or nested sequences of numbers. float16, bfloat16, float32, float64 or
         integers.
     name : str
         What messages call it.
@@ -195,6 +197,7 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:  # noqa:
         return _from_stored(x, name, min_rows)
     if _is_torch(x):
         return _from_torch(x, name, min_rows)
+    x = unwrapped(x, name)
     if "scipy.sparse" in sys.modules:
         import scipy.sparse
 

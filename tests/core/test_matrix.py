@@ -211,7 +211,7 @@ REFUSED = {
     "sparse row": (lambda: scipy.sparse.csr_array(PLAIN[:1]), r"x has 1 row \(shape \(1, 4\)\)"),
     "sparse complex": (lambda: scipy.sparse.csr_array(PLAIN * 1j), f"x has dtype complex128; it must be {DTYPES}"),
     "sparse truths": (lambda: scipy.sparse.csr_array(PLAIN > 1), f"x has dtype bool; it must be {DTYPES}"),
-    "string": (lambda: "text", r"x has 0 dimensions \(shape \(\)\)"),
+    "string": (lambda: "text", r"x is 'text'; it must hold vectors: open a file"),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.io.files.hdf5_text import read_text
-from geomkit.io.files.record import Opened
+from geomkit.io.files.record import Opened, Selection
 from geomkit.io.files.refusals import check_claim, library_errors, pick, refusal, require, shorten
 from geomkit.io.files.rows import as_labels
 
@@ -19,30 +19,33 @@ _REFERENCE = 16  # bytes in the file to a text of varying length
 _MOST_OBJECTS = 100_000
 
 
-def read_hdf5(path: Path, labels: str | None, key: str | None) -> Opened:
+def read_hdf5(path: Path, selection: Selection) -> Opened:
     """Read one dataset of an HDF5 file."""
     h5py = require("h5py", path)
     with library_errors(path, "h5py"):
         file = h5py.File(path, "r")
     with file:
-        found = _datasets(path, h5py, file)
-        matrices = [name for name, each in found.items() if len(each.shape) == 2 and each.dtype.kind in "fiu"]
+        datasets = _datasets(path, h5py, file)
+        kinds = {name: f"{dataset.dtype} {dataset.shape}" for name, dataset in datasets.items()}
+        numeric = "fiub" if selection.bits else "fiu"
+        matrices = [name for name, held in datasets.items() if len(held.shape) == 2 and held.dtype.kind in numeric]
+        key = None if selection.key is None else selection.key.strip("/")
         if key is None:
-            _check_dense(path, file, found)
+            _check_dense(path, file, datasets)
             if _ANN in matrices:
-                key = _ANN
-        elif key.strip("/") not in found:
-            _explain(path, h5py, file, key)
-        name = pick(path, matrices, key and key.strip("/"), "a two-dimensional dataset of numbers", others=list(found))
-        vectors = _array(path, h5py, name, found[name])
-        taken = None
-        if labels is not None:
-            columns = [each for each, held in found.items() if len(held.shape) == 1]
+                key = "test" if selection.queries and "test" in matrices else _ANN
+        elif key not in datasets:
+            _explain(path, h5py, file, selection.key or "")
+        name = pick(path, matrices, key, "a two-dimensional dataset of numbers", others=kinds)
+        vectors = _array(path, h5py, name, datasets[name])
+        labels = None
+        if selection.labels is not None:
+            columns = [name for name, held in datasets.items() if len(held.shape) == 1]
             what = "a one-dimensional dataset, one label a row"
-            column = pick(path, columns, labels.strip("/"), what, others=list(found), by="labels")
-            values = _array(path, h5py, column, found[column]).tolist()
-            taken = as_labels(path, f"dataset {column!r}", values, len(vectors))
-        return Opened(vectors, taken, None, "hdf5", f"dataset {name!r}")
+            column = pick(path, columns, selection.labels.strip("/"), what, others=kinds, by="labels")
+            values = _array(path, h5py, column, datasets[column]).tolist()
+            labels = as_labels(path, f"dataset {column!r}", values, len(vectors))
+        return Opened(vectors, labels, None, "hdf5", f"dataset {name!r}")
 
 
 def _datasets(path: Path, h5py: Any, file: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.io.files.record import Opened
+from geomkit.io.files.record import Opened, Selection
 from geomkit.io.files.refusals import check_claim, library_errors, pick, refusal
 from geomkit.io.files.rows import as_labels
 
@@ -48,28 +48,35 @@ class _Header:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, self.fortran, self.dtype = read(head)
         self.length = fixed + length
-        if self.dtype.hasobject:
-            msg = f"{what} holds Python objects ({self.dtype}), which take pickle to read; it must hold numbers"
-            raise refusal(path, msg)
         if min(self.shape, default=0) < 0:
             raise refusal(path, f"{what} claims the shape {self.shape}; no side may be negative")
         self.size = math.prod(self.shape) * self.dtype.itemsize  # of Python's integers, which do not overflow
 
-    def is_matrix(self) -> bool:
-        return len(self.shape) == 2 and self.dtype.kind in "fiu"
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+    def is_matrix(self, *, bits: bool = False) -> bool:
+        return len(self.shape) == 2 and self.dtype.kind in ("fiub" if bits else "fiu")
 
     def is_column(self) -> bool:
         return len(self.shape) == 1 and self.dtype.kind in "fiubSU"
 
-    def check_matrix(self, path: Path, what: str) -> None:
+    def check_objects(self, path: Path, what: str) -> None:
+        """Refuse what only pickle could read."""
+        if self.dtype.hasobject:
+            msg = f"{what} holds Python objects ({self.dtype}), which take pickle to read; it must hold numbers"
+            raise refusal(path, f"{msg}: save np.stack(x) of an array of arrays")
+
+    def check_matrix(self, path: Path, what: str, *, bits: bool = False) -> None:
         """Refuse what is not a matrix of numbers, or is an empty one, which cannot be mapped."""
-        if not self.is_matrix() or 0 in self.shape:
+        self.check_objects(path, what)
+        if not self.is_matrix(bits=bits) or 0 in self.shape:
             msg = f"{what} is of {self.dtype} and has the shape {self.shape}"
             raise refusal(path, f"{msg}; it must be a matrix of numbers, at least 1 x 1")
 
     def check_size(self, path: Path, what: str, held: int) -> None:
-        """Refuse a header that does not go with the bytes that follow it."""
-        if self.length + self.size != held:
+        """Refuse a header that does not go with the bytes that follow it; of pickled objects no header says how many."""
+        if not self.dtype.hasobject and self.length + self.size != held:
             msg = (
                 f"{what} claims the shape {self.shape} of {self.dtype}, {self.size:,} bytes, but holds "
                 f"{max(0, held - self.length):,}; it is truncated or damaged"
@@ -81,33 +88,34 @@ class _Header:
         return np.memmap(path, self.dtype, "r", offset + self.length, self.shape, order)  # type: ignore[call-overload, no-any-return]
 
 
-def read_npy(path: Path, labels: str | None, key: str | None) -> Opened:  # noqa: ARG001 - every reader takes both
+def read_npy(path: Path, selection: Selection) -> Opened:
     """Map the array of a .npy file into memory."""
     with path.open("rb") as file:
         header = _Header(path, "the array", file)
-    header.check_matrix(path, "the array")
+    header.check_matrix(path, "the array", bits=selection.bits)
     header.check_size(path, "the array", path.stat().st_size)
     return Opened(header.mapped(path, 0), None, None, "npy", "")
 
 
-def read_npz(path: Path, labels: str | None, key: str | None) -> Opened:
+def read_npz(path: Path, selection: Selection) -> Opened:
     """Map or read one array of a .npz file, or a sparse matrix that SciPy saved."""
     with library_errors(path, "zipfile"):
         archive = zipfile.ZipFile(path)
     with archive:
         members = _Members(path, archive)
-        if set(members.headers) >= _SPARSE and key is None:
-            return _sparse(path, members, labels)
-        there = list(members.headers)
-        if key is None and len(there) == 1:
-            name = there[0]  # an archive of one array is about that array, whatever is wrong with it
+        headers = members.headers
+        if set(headers) >= _SPARSE and selection.key is None:
+            return _sparse(path, members, selection.labels)
+        if selection.key is None and len(headers) == 1:
+            (name,) = headers  # an archive of one array is about that array, whatever is wrong with it
         else:
-            found = [each for each in there if members.headers[each].is_matrix()]
-            name = pick(path, found, key, "a matrix of numbers", others=there)
-        members.headers[name].check_matrix(path, repr(name))
+            matrices = [name for name, header in headers.items() if header.is_matrix(bits=selection.bits)]
+            kinds = {name: str(header) for name, header in headers.items()}
+            name = pick(path, matrices, selection.key, "a matrix of numbers", others=kinds)
+        headers[name].check_matrix(path, repr(name), bits=selection.bits)
         vectors = members.array(name, mapped=True)
         note = f"array {name!r}, {'memory-mapped' if isinstance(vectors, np.memmap) else 'read into memory'}"
-        return Opened(vectors, members.labels(labels, len(vectors)), None, "npz", note)
+        return Opened(vectors, members.labels(selection.labels, len(vectors)), None, "npz", note)
 
 
 class _Members:
@@ -145,6 +153,7 @@ class _Members:
     def array(self, name: str, *, mapped: bool = False) -> NDArray[Any]:
         """Return one array, mapped if that is asked for and it is not compressed."""
         info, header = self._infos[name], self.headers[name]
+        header.check_objects(self._path, repr(name))
         if mapped and info.compress_type == zipfile.ZIP_STORED:
             start = self._start(info)
             if start + info.file_size <= self._stored:
@@ -162,10 +171,9 @@ class _Members:
     def labels(self, name: str | None, n: int) -> tuple[str, ...] | None:
         if name is None:
             return None
-        there = [each for each, header in self.headers.items() if header.is_column()]
-        pick(
-            self._path, there, name, "a one-dimensional array, one label a row", others=list(self.headers), by="labels"
-        )
+        columns = [column for column, header in self.headers.items() if header.is_column()]
+        kinds = {column: str(header) for column, header in self.headers.items()}
+        pick(self._path, columns, name, "a one-dimensional array, one label a row", others=kinds, by="labels")
         return as_labels(self._path, f"array {name!r}", self.array(name).tolist(), n)
 
 

@@ -1,10 +1,26 @@
-"""The two records of this room: `Format`, which says what a file is, and `Opened`, which is what was in it."""
+"""The records of this room: `Format` says what a file is, `Selection` what to read, `Opened` what was in it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Format", "Opened"]
+__all__ = ["Format", "Opened", "Selection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a caller asks of a file, in the words of `read`; nothing unless given."""
+
+    key: str | None = None
+    labels: str | None = None
+    columns: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    id: str | None = None
+    dtype: str | None = None
+    encoding: str | None = None
+    bits: bool = False
+    queries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +37,15 @@ class Opened:
     """The name of the format in `FORMATS`."""
     note: str
     """What was chosen and what was left out, such as ``dataset 'train'``; empty where there was nothing to choose."""
+    columns: Sequence[str] = field(default=(), repr=False)
+    """The columns of a table that are the vectors, where they have names."""
+    left_out: Sequence[str] = field(default=(), repr=False)
+    """The columns of a table that were neither vectors nor asked for."""
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """What was taken for the vectors and what was left out, as ``--json`` prints it."""
+        return {"note": self.note, "columns": list(self.columns), "left_out": list(self.left_out)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +58,7 @@ class Format:
     about: str
     """What such a file holds and how it is read, in one sentence."""
     target: str
-    """"module:function", imported when such a file is read; called with path, labels and key."""
+    """"module:function", imported when such a file is read; called with the path and a `Selection`."""
     magic: re.Pattern[bytes] | None = None
     """Matches the first bytes of such a file; None where nothing marks them."""
     library: str | None = None
@@ -41,6 +66,8 @@ class Format:
     key: str = ""
     """What `key` names; empty where there is nothing to choose."""
     labels: str = ""
-    """What `labels` names; empty where such files have no labels."""
+    """What `labels` and `id` name; empty where such files have no labels."""
+    options: tuple[str, ...] = ()
+    """What else of a `Selection` it takes."""
     gzip: bool = False
     """Whether it may be compressed, with .gz after the suffix."""

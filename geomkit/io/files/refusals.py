@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,20 +60,26 @@ def check_claim(path: Path, what: str, shape: Sequence[int], itemsize: int, stor
 
 
 def pick(
-    path: Path, found: Sequence[str], key: str | None, what: str, *, others: Sequence[str] = (), by: str = "key"
+    path: Path,
+    candidates: Sequence[str],
+    key: str | None,
+    what: str,
+    *,
+    others: Sequence[str] | Mapping[str, str] = (),
+    by: str = "key",
 ) -> str:
     """Return the one candidate, or the one that `key` names.
 
     Parameters
     ----------
     path : Path
-    found : sequence of str
-        Candidates: what could be the vectors.
+    candidates : sequence of str
+        What could be the vectors.
     key : str or None
     what : str
         What candidates are, such as "a two-dimensional array of numbers".
-    others : sequence of str
-        What else is there.
+    others : sequence or mapping of str
+        All that is there, and what each is, such as "float32 (7, 5)".
     by : str
         The argument that names one.
 
@@ -82,17 +88,21 @@ def pick(
     InvalidInputError
         None, several without a key, or none that the key names.
     """
+    kinds = others if isinstance(others, Mapping) else {}
     if key is not None:
-        if key not in found:
+        if key not in candidates:
             there = f"{key!r} is not {what}" if key in others else f"it has no {key!r}"
-            raise refusal(path, f"{there}; {by} must name {what}: {shorten(list(found), 300)}")
+            there += f", but {kinds[key]}" if key in kinds else ""
+            raise refusal(path, f"{there}; {by} must name {what}: {shorten(list(candidates), 300)}")
         return key
-    if not found:
+    if not candidates:
         beside = f"; it has {shorten(list(others), 300)}" if others else ""
+        beside += f" ({', '.join(f'{name}: {kind}' for name, kind in kinds.items())[:300]})" if kinds else ""
         raise refusal(path, f"nothing in it is {what}{beside}")
-    if len(found) > 1:
-        raise refusal(path, f"{len(found)} things in it are {what}; {by} must be one of {shorten(list(found), 300)}")
-    return found[0]
+    if len(candidates) > 1:
+        msg = f"{len(candidates)} things in it are {what}; {by} must be one of {shorten(list(candidates), 300)}"
+        raise refusal(path, msg)
+    return candidates[0]
 
 
 @contextmanager

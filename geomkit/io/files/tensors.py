@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from geomkit.errors import BackendUnavailableError
-from geomkit.io.files.record import Opened
+from geomkit.io.files.record import Opened, Selection
 from geomkit.io.files.refusals import library_errors, pick, refusal, require
 from geomkit.io.files.rows import as_labels
 
@@ -18,10 +18,11 @@ _DTYPES = {
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8",
     "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8",
 }  # fmt: skip
-_BFLOAT16 = "BF16"
+_SMALL = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+"""Dtypes that NumPy has only by ml_dtypes; those of one byte are given in float32, which holds them exactly."""
 
 
-def read_safetensors(path: Path, labels: str | None, key: str | None) -> Opened:
+def read_safetensors(path: Path, selection: Selection) -> Opened:
     """Map one tensor of a safetensors file."""
     safe_open = require("safetensors", path).safe_open
     with library_errors(path, "safetensors"):
@@ -31,39 +32,42 @@ def read_safetensors(path: Path, labels: str | None, key: str | None) -> Opened:
         with path.open("rb") as raw:
             length = int.from_bytes(raw.read(8), "little")
             heads: dict[str, Any] = json.loads(raw.read(length))
-    found = [name for name in names if len(heads[name]["shape"]) == 2 and _is_number(heads[name]["dtype"])]
-    name = pick(path, found, key, "a two-dimensional tensor of numbers", others=names)
+    kinds = {name: f"{head['dtype']} {tuple(head['shape'])}" for name, head in heads.items() if name in names}
+    numeric = {*_DTYPES, *_SMALL, *(["BOOL"] if selection.bits else [])}
+    matrices = [name for name in names if len(heads[name]["shape"]) == 2 and heads[name]["dtype"] in numeric]
+    name = pick(path, matrices, selection.key, "a two-dimensional tensor of numbers", others=kinds)
     vectors = _tensor(path, name, heads[name], 8 + length)
-    taken = None
-    if labels is not None:
-        columns = [each for each in names if len(heads[each]["shape"]) == 1 and heads[each]["dtype"] in _DTYPES]
+    note, labels = f"tensor {name!r}", None
+    if heads[name]["dtype"] not in {*_DTYPES, "BF16", "BOOL"}:
+        note += f", {heads[name]['dtype']} as float32"
+    if selection.labels is not None:
+        columns = [name for name in names if len(heads[name]["shape"]) == 1 and heads[name]["dtype"] in _DTYPES]
         what = "a one-dimensional tensor of numbers, one label a row"
-        column = pick(path, columns, labels, what, others=names, by="labels")
+        column = pick(path, columns, selection.labels, what, others=kinds, by="labels")
         values = _tensor(path, column, heads[column], 8 + length).tolist()
-        taken = as_labels(path, f"tensor {column!r}", values, int(vectors.shape[0]))
-    return Opened(vectors, taken, None, "safetensors", f"tensor {name!r}")
-
-
-def _is_number(dtype: str) -> bool:
-    return dtype in _DTYPES or dtype == _BFLOAT16
+        labels = as_labels(path, f"tensor {column!r}", values, int(vectors.shape[0]))
+    return Opened(vectors, labels, None, "safetensors", note)
 
 
 def _tensor(path: Path, name: str, head: dict[str, Any], start: int) -> Any:
     shape = tuple(head["shape"])
     if 0 in shape:
         raise refusal(path, f"tensor {name!r} has the shape {shape}; it must have at least 1 row and 1 column")
-    if head["dtype"] == _BFLOAT16 and importlib.util.find_spec("torch") is not None:
+    stored = head["dtype"]
+    if stored == "BF16" and importlib.util.find_spec("torch") is not None:
         with library_errors(path, "safetensors"), require("safetensors", path).safe_open(path, framework="pt") as file:
             return file.get_tensor(name)
-    dtype = _bfloat16(path) if head["dtype"] == _BFLOAT16 else np.dtype(_DTYPES[head["dtype"]])
+    dtype = _small_float(path, stored) if stored in _SMALL else np.dtype(_DTYPES.get(stored, "?"))
     with library_errors(path, "numpy"):
-        return np.memmap(path, dtype, "r", start + head["data_offsets"][0], shape)
+        tensor = np.memmap(path, dtype, "r", start + head["data_offsets"][0], shape)
+    return tensor.astype(np.float32) if dtype.itemsize == 1 and stored in _SMALL else tensor
 
 
-def _bfloat16(path: Path) -> Any:
+def _small_float(path: Path, stored: str) -> Any:
     try:
-        from ml_dtypes import bfloat16
+        import ml_dtypes
     except ImportError as why:
-        msg = f"{path} holds bfloat16, which takes torch or ml_dtypes to read; pip install 'geomkit[torch]'"
+        name = _SMALL[stored].partition("_")[0]
+        msg = f"{path} holds {name}, which takes torch or ml_dtypes to read; pip install 'geomkit[torch]'"
         raise BackendUnavailableError(msg) from why
-    return np.dtype(bfloat16)
+    return np.dtype(getattr(ml_dtypes, _SMALL[stored]))

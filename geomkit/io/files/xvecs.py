@@ -1,19 +1,19 @@
-"""The formats of TEXMEX: .fvecs, .bvecs and .ivecs, a number of columns before each row."""
+"""The formats of TEXMEX (.fvecs, .bvecs, .ivecs: a width before each row) and of BigANN (.fbin: a shape before all)."""
 
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from geomkit.io.files.record import Opened
+from geomkit.io.files.record import Opened, Selection
 from geomkit.io.files.refusals import library_errors, refusal
 
-__all__ = ["read_bvecs", "read_fvecs", "read_ivecs"]
+__all__ = ["read_bvecs", "read_fbin", "read_fvecs", "read_i8bin", "read_ibin", "read_ivecs", "read_u8bin"]
 
 _BLOCK = 1 << 24
 
 
-def _read(name: str, dtype: str, path: Path, labels: str | None, key: str | None) -> Opened:  # noqa: ARG001
+def _read(name: str, dtype: str, path: Path, selection: Selection) -> Opened:  # noqa: ARG001
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(4)
@@ -41,3 +41,22 @@ def _read(name: str, dtype: str, path: Path, labels: str | None, key: str | None
 read_fvecs = partial(_read, "fvecs", "<f4")
 read_bvecs = partial(_read, "bvecs", "u1")
 read_ivecs = partial(_read, "ivecs", "<i4")
+
+
+def _read_bin(name: str, dtype: str, path: Path, selection: Selection) -> Opened:  # noqa: ARG001
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+    n, d = int.from_bytes(start[:4], "little"), int.from_bytes(start[4:], "little")
+    claimed = 8 + n * d * np.dtype(dtype).itemsize
+    if len(start) < 8 or min(n, d) < 1 or claimed != size:
+        msg = f"its {size:,} bytes start with {n:,} rows and {d:,} columns, which take {claimed:,} bytes"
+        raise refusal(path, f"{msg}; both must be at least 1, and the file neither longer nor shorter")
+    with library_errors(path, "numpy"):
+        return Opened(np.memmap(path, np.dtype(dtype), "r", 8, (n, d)), None, None, name, "")
+
+
+read_fbin = partial(_read_bin, "fbin", "<f4")
+read_u8bin = partial(_read_bin, "u8bin", "u1")
+read_i8bin = partial(_read_bin, "i8bin", "i1")
+read_ibin = partial(_read_bin, "ibin", "<i4")

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import InvalidInputError
-from geomkit.io.files.columnar import Choice, choose
+from geomkit.io.files.columnar import Choice, choose, vectors_of
+from geomkit.io.files.record import Selection
 from geomkit.io.files.refusals import check_claim, library_errors, require
 from geomkit.io.shards.locations import Place, Stamp, reached
 from geomkit.io.shards.parquet import as_rows
@@ -130,19 +131,8 @@ class _Arrow(Part):
     def decode(self, piece: int, kept: Kept) -> NDArray[Any]:  # noqa: ARG002 - every shard takes it
         """As in `Part`: a record batch, where it is mapped without copying."""
         self.check()
-        arrow = require("pyarrow", self.place.shown)
         message = self.messages[piece]
-        if self.place.store.local:
-            with reached(self.label, "pyarrow"), arrow.memory_map(self.place.path) as file:
-                file.seek(message.start)
-                data = file.read_buffer(message.stop - message.start)
-        else:
-            data = arrow.py_buffer(self.place.ranges([(message.start, message.stop)])[0])
-        with library_errors(self.place.shown, "pyarrow"):
-            schema = _plain(arrow, arrow.ipc.read_schema(arrow.py_buffer(self.opening)))
-            batch = arrow.ipc.read_record_batch(arrow.ipc.read_message(data), schema).select(self.choice.columns)
-            # Nothing of a damaged file may point beyond what there is.
-            batch.validate(full=True)
+        batch = _batch(self.place, self.opening, message).select(self.choice.columns)
         start = int(self.bounds[piece])
         if batch.num_rows != message.rows:
             msg = f"{self.label}: the batch from row {start} has {batch.num_rows} rows, it says {message.rows}"
@@ -150,6 +140,35 @@ class _Arrow(Part):
         if not batch.num_rows:
             return np.empty((0, self.d), self.dtype)
         return as_rows(self.place, batch, start, self.choice, self.d)
+
+
+def _batch(place: Place, opening: bytes, message: _Message) -> Any:
+    """Return a record batch, mapped where it is local."""
+    arrow = require("pyarrow", place.shown)
+    if place.store.local:
+        with reached(place.label, "pyarrow"), arrow.memory_map(place.path) as file:
+            file.seek(message.start)
+            data = file.read_buffer(message.stop - message.start)
+    else:
+        data = arrow.py_buffer(place.ranges([(message.start, message.stop)])[0])
+    with library_errors(place.shown, "pyarrow"):
+        schema = _plain(arrow, arrow.ipc.read_schema(arrow.py_buffer(opening)))
+        batch = arrow.ipc.read_record_batch(arrow.ipc.read_message(data), schema)
+        # Nothing of a damaged file may point beyond what there is.
+        batch.validate(full=True)
+    return batch
+
+
+def _without_dictionaries(arrow: Any, schema: Any, batch: Any = None) -> Any:
+    """Return the schema, or a batch, with nulls for the columns whose values lie in a dictionary elsewhere."""
+    for at, column in enumerate(schema):
+        if arrow.types.is_dictionary(column.type):
+            plain = column.with_type(arrow.null())
+            if batch is None:
+                schema = schema.set(at, plain)
+            else:
+                batch = batch.set_column(at, plain, arrow.nulls(len(batch)))
+    return schema if batch is None else batch
 
 
 def _plain(arrow: Any, schema: Any) -> Any:
@@ -160,16 +179,18 @@ def _plain(arrow: Any, schema: Any) -> Any:
     return schema
 
 
-def open_arrow(place: Place, key: str | None, unit: int) -> Part:  # noqa: ARG001 - a batch cannot be divided
-    """Read the metadata of each record batch of an Arrow file or stream.
+def open_arrow(place: Place, selection: Selection, unit: int, like: Choice | None) -> Part:  # noqa: ARG001
+    """Read the metadata of each record batch of an Arrow file or stream, and the first batch where it must decide.
 
     Parameters
     ----------
     place : Place
-    key : str or None
-        Which column of lists; None where there is one, or for all numeric columns.
+    selection : Selection
+        Which columns are the vectors.
     unit : int
         Not used: batches are as long as they were written.
+    like : Choice or None
+        What was chosen in a shard before, which holds where this one has the same columns.
     """
     arrow = require("pyarrow", place.shown)
     stamp: Stamp = place.stamp()
@@ -180,13 +201,19 @@ def open_arrow(place: Place, key: str | None, unit: int) -> Part:  # noqa: ARG00
     opening = place.ranges([(messages[0].start, messages[0].stop)])[0]
     with library_errors(place.shown, "pyarrow"):
         schema = arrow.ipc.read_schema(arrow.py_buffer(opening))
-    choice = choose(place.shown, arrow, schema, None, key)
-    batches = tuple(each for each in messages if each.kind == _BATCH)
-    rows = [each.rows for each in batches]
+    batches = tuple(message for message in messages if message.kind == _BATCH)
+    rows = [message.rows for message in batches]
     if min(rows, default=0) < 0:
         msg = f"{place.label}: a batch claims {min(rows)} rows; it is damaged"
         raise InvalidInputError(msg)
-    d = _width(place, arrow, schema, choice, batches)
+    known = _without_dictionaries(arrow, schema)
+    if like is not None and known.equals(like.schema):
+        choice = like
+    else:
+        held = (message for message in batches if message.rows)
+        first = (_without_dictionaries(arrow, schema, _batch(place, opening, message)) for message in held)
+        choice = choose(place.shown, arrow, known, selection, first)
+    d = _width(place, arrow, schema, choice, opening, batches)
     check_rows(place.label, (sum(rows), d if sum(rows) else max(d, 1)), choice.dtype)
     check_claim(place.shown, "what it says it holds", (sum(rows), d), choice.dtype.itemsize, stamp[0])
     return _Arrow(
@@ -198,7 +225,7 @@ def open_arrow(place: Place, key: str | None, unit: int) -> Part:  # noqa: ARG00
         dtype=choice.dtype,
         bytes=stamp[0],
         bounds=np.cumsum([0, *rows]),
-        mapped=place.store.local and choice.is_list and not any(each.compressed for each in batches),
+        mapped=place.store.local and _is_plain(arrow, schema, choice) and not any(each.compressed for each in batches),
         place=place,
         stamp=stamp,
         choice=choice,
@@ -207,23 +234,34 @@ def open_arrow(place: Place, key: str | None, unit: int) -> Part:  # noqa: ARG00
     )
 
 
-def _width(place: Place, arrow: Any, schema: Any, choice: Choice, batches: tuple[_Message, ...]) -> int:
+def _is_plain(arrow: Any, schema: Any, choice: Choice) -> bool:
+    """Whether vectors are lists of numbers as they stand, which are views of the file."""
+    kind = schema.field(choice.vectors[0]).type
+    types = arrow.types
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return choice.is_list and not choice.path and is_list and types.is_primitive(kind.value_type)
+
+
+def _width(place: Place, arrow: Any, schema: Any, choice: Choice, opening: bytes, batches: tuple[_Message, ...]) -> int:
     """Return how many numbers a row has: of lists without a fixed length, from how many there are in a batch."""
     if not choice.is_list:
         return len(choice.vectors)
+    first = next((message for message in batches if message.rows), None)
     at = schema.get_field_index(choice.vectors[0])
-    if arrow.types.is_fixed_size_list(schema.field(at).type):
+    is_plain = _is_plain(arrow, schema, choice)
+    if is_plain and arrow.types.is_fixed_size_list(schema.field(at).type):
         return int(schema.field(at).type.list_size)
+    if first is None:
+        return UNKNOWN
+    if not is_plain:
+        batch = _batch(place, opening, first).select(choice.columns)
+        return vectors_of(place.shown, arrow, batch.slice(0, 1), 0, choice).shape[1]
     before = sum(_arrays(schema.field(number).type) for number in range(at))
-    for batch in batches:
-        if batch.rows:
-            held = batch.nodes[before + 1] if before + 1 < len(batch.nodes) else 0
-            if held % batch.rows:
-                msg = f"{place.label}: a batch has {held} numbers in {batch.rows} rows of {choice.vectors[0]!r}"
-                msg += "; all rows must have as many"
-                raise InvalidInputError(msg)
-            return held // batch.rows
-    return UNKNOWN
+    held = first.nodes[before + 1] if before + 1 < len(first.nodes) else 0
+    if held % first.rows:
+        msg = f"{place.label}: a batch has {held} numbers in {first.rows} rows of {choice.vectors[0]!r}"
+        raise InvalidInputError(f"{msg}; all rows must have as many")
+    return held // first.rows
 
 
 def _arrays(kind: Any) -> int:

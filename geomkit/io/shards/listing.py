@@ -2,7 +2,8 @@
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from geomkit.errors import InvalidInputError
+from geomkit.io.files.columnar import Choice
+from geomkit.io.files.record import Selection
+from geomkit.io.files.refusals import shorten
 from geomkit.io.shards.locations import Place, children, natural, place_of, reached
 from geomkit.io.shards.numpy_ import array_part
-from geomkit.io.shards.shard import UNKNOWN, Part
+from geomkit.io.shards.shard import UNKNOWN, Part, check_unnamed
 
 __all__ = ["SUFFIXES", "check_together", "parts_of"]
 
@@ -27,18 +31,20 @@ _READERS = {
 }
 SUFFIXES = ", ".join(_READERS)
 """What the names of shards may end in."""
+_PARTITION = re.compile(r"[^=/]+=[^=/]*")
 _ZARR_MARKS = {"zarr.json", ".zarray", ".zgroup"}
 _AT_ONCE = 16
 """Remote shards whose headers are read at once."""
 
 
-def parts_of(where: Any, key: str | None, options: Mapping[str, Any] | None, unit: int) -> list[Part]:
+def parts_of(where: Any, selection: Selection, options: Mapping[str, Any] | None, unit: int) -> list[Part]:
     """Open the headers of all shards that `where` stands for, as in `open_shards`.
 
     Parameters
     ----------
-    where, key, options
-        As `where`, `key` and `storage_options` of `open_shards`; no iterator.
+    where, options
+        As `where` and `storage_options` of `open_shards`; no iterator.
+    selection : Selection
     unit : int
         Bytes to read or decode at a time.
     """
@@ -56,23 +62,47 @@ def parts_of(where: Any, key: str | None, options: Mapping[str, Any] | None, uni
             found += _readers(place_of(item, options))
         elif isinstance(item, np.ndarray):
             name = f"array {number}" if len(items) > 1 else "the array"
-            if key is not None:
-                msg = f"{name}: key is {key!r}, but arrays have nothing by name; it must be None"
-                raise InvalidInputError(msg)
+            check_unnamed(name, selection, "arrays have")
             found.append(array_part(item, name))
         else:
             raise _not_a_shard(item, number, alone=item is where)
     if options and not any(isinstance(item, (str, os.PathLike)) for item in items):
         msg = f"storage_options are given ({sorted(options)}), but where has no address; they must be None"
         raise InvalidInputError(msg)
-    remote = any(not isinstance(each, Part) and not each[0].store.local for each in found)
-    if not remote or len(found) == 1:
-        parts = [_open(each, key, unit) for each in found]
-    else:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            parts = list(pool.map(partial(_open, key=key, unit=unit), found))
+    parts = _open_all(found, selection, unit)
     _check_once(parts)
     return parts
+
+
+def _open_all(listed: list[Part | tuple[Place, str]], selection: Selection, unit: int) -> list[Part]:
+    """Open all shards; the first with rows decides which columns of those like it are the vectors."""
+    parts: dict[int, Part] = {}
+    like: Choice | None = None
+    for number, item in enumerate(listed):
+        parts[number] = part = _open(item, selection, unit, None)
+        like = getattr(part, "choice", None)
+        if part.rows or like is None:
+            break
+    rest = {number: item for number, item in enumerate(listed) if number not in parts or not parts[number].rows}
+    open_one = partial(_open, selection=selection, unit=unit, like=like)
+    if any(not isinstance(item, Part) and not item[0].store.local for item in rest.values()):
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            parts |= zip(rest, pool.map(open_one, rest.values()), strict=True)
+    else:
+        parts |= {number: open_one(item) for number, item in rest.items()}
+    _check_choices([parts[number] for number in range(len(listed))])
+    return [parts[number] for number in range(len(listed))]
+
+
+def _check_choices(parts: Sequence[Part]) -> None:
+    """Refuse tables of which different columns would be taken."""
+    choices = [(part, part.choice) for part in parts if hasattr(part, "choice")]
+    for part, choice in choices[1:]:
+        first = choices[0]
+        if part.d == first[0].d and (choice.vectors, choice.path) != (first[1].vectors, first[1].path):
+            taken = f"its vectors are in {shorten(choice.vectors, 200)}, those of {first[0].label} in"
+            msg = f"{part.label}: {taken} {shorten(first[1].vectors, 200)}; key or columns must say which"
+            raise InvalidInputError(msg)
 
 
 def _not_a_shard(item: Any, number: int, *, alone: bool) -> InvalidInputError:
@@ -105,7 +135,7 @@ def _readers(place: Place) -> list[Part | tuple[Place, str]]:
         names = {path.rstrip("/").rsplit("/", 1)[-1] for path in place.store.names(place.path)}
     if names & _ZARR_MARKS:
         return [(place, _READERS[".zarr"])]
-    inside = [_reader(each) for each in children(place)]
+    inside = [_reader(shard) for shard in _shards_in(place)]
     if not inside:
         msg = f"{place.label}: the folder has no shards; it must have at least 1 file that ends in {SUFFIXES}"
         raise InvalidInputError(msg)
@@ -117,6 +147,15 @@ def _readers(place: Place) -> list[Part | tuple[Place, str]]:
     return list(inside)
 
 
+def _shards_in(folder: Place) -> Iterator[Place]:
+    """Give what lies in a folder, and in folders of partitions such as ``lang=en``, as Spark and Hive write them."""
+    for place in children(folder):
+        if _PARTITION.fullmatch(place.last) and place.kind() == "folder":
+            yield from _shards_in(place)
+        else:
+            yield place
+
+
 def _reader(place: Place) -> tuple[Place, str]:
     kind = place.kind()
     if kind == "":
@@ -125,16 +164,18 @@ def _reader(place: Place) -> tuple[Place, str]:
     if place.suffix not in _READERS or kind != ("folder" if place.suffix == ".zarr" else "file"):
         what = "a folder" if kind == "folder" else "a file" if kind == "file" else kind
         msg = f"{place.label}: it is {what}, not a shard; a shard is a file that ends in {SUFFIXES} (zarr: a folder)"
+        if kind == "folder":
+            msg += f". Files in folders within a folder are named by a glob, such as {place.label}/*.parquet"
         raise InvalidInputError(msg)
     return place, _READERS[place.suffix]
 
 
-def _open(found: Part | tuple[Place, str], key: str | None, unit: int) -> Part:
-    if isinstance(found, Part):
-        return found
-    place, reader = found
+def _open(item: Part | tuple[Place, str], selection: Selection, unit: int, like: Choice | None) -> Part:
+    if isinstance(item, Part):
+        return item
+    place, reader = item
     module, function = reader.split(":")
-    opened: Part = getattr(importlib.import_module(module), function)(place, key, unit)
+    opened: Part = getattr(importlib.import_module(module), function)(place, selection, unit, like)
     return opened
 
 

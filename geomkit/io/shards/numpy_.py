@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from geomkit.errors import InvalidInputError
 from geomkit.io.files.numpy_ import _LONGEST_HEADER as LONGEST_HEADER
 from geomkit.io.files.numpy_ import _Header as Header
+from geomkit.io.files.record import Selection
 from geomkit.io.shards.locations import LocalStore, Place, reached
-from geomkit.io.shards.shard import Kept, Part, check_rows, in_host_order, pieces_of
+from geomkit.io.shards.shard import Kept, Part, check_rows, check_unnamed, in_host_order, pieces_of
 
 __all__ = ["RawPart", "array_part", "open_npy"]
 
@@ -54,23 +55,24 @@ class RawPart(Part):
         return found.view(np.ndarray)  # type: ignore[no-any-return]
 
 
-def open_npy(place: Place, key: str | None, unit: int) -> RawPart:
+def open_npy(place: Place, selection: Selection, unit: int, like: Any = None) -> RawPart:  # noqa: ARG001
     """Read the header of a .npy file and hold it against the file's size.
 
     Parameters
     ----------
     place : Place
-    key : None
-        Such files have nothing by name.
+    selection : Selection
+        Such files have nothing by name, so that it must ask for nothing.
     unit : int
         Bytes to read at a time where the file cannot be mapped.
+    like : object
+        Not used: there is nothing to choose.
     """
-    if key is not None:
-        msg = f"{place.label}: key is {key!r}, but npy files have nothing by name; it must be None"
-        raise InvalidInputError(msg)
+    check_unnamed(place.label, selection, "npy files have")
     stamp = place.stamp()
     head = place.ranges([(0, min(stamp[0], LONGEST_HEADER + 12))])[0]
     header = Header(place.shown, "the array", io.BytesIO(head))
+    header.check_objects(place.shown, "the array")
     check_rows(place.label, header.shape, header.dtype)
     header.check_size(place.shown, "the array", stamp[0])
     rows, d = header.shape

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import InvalidInputError
-from geomkit.io.files.columnar import Choice, choose, columns_of, lists_of
+from geomkit.io.files.columnar import Choice, choose, sample_rows, vectors_of
+from geomkit.io.files.record import Selection
 from geomkit.io.files.refusals import check_claim, library_errors, require
 from geomkit.io.shards.locations import Place, reached
 from geomkit.io.shards.shard import UNKNOWN, Kept, Part, check_rows
@@ -137,9 +138,7 @@ def as_rows(place: Place, batch: Any, start: int, choice: Choice, d: int) -> NDA
     d : int
         Numbers that a row must have.
     """
-    if not choice.is_list:
-        return columns_of(place.shown, batch, start, choice)
-    rows = lists_of(place.shown, batch.column(0), start, choice.vectors[0])
+    rows = vectors_of(place.shown, require("pyarrow", place.shown), batch, start, choice)
     if rows.shape[1] != d:
         has = f"row {start} of {choice.vectors[0]!r} has {rows.shape[1]} numbers, the first row {d}"
         msg = f"{place.label}: {has}; all must have as many"
@@ -162,16 +161,18 @@ def _opened(place: Place, meta: Any = None, *, whole: bool = True) -> Any:
         )
 
 
-def open_parquet(place: Place, key: str | None, unit: int) -> Part:
-    """Read the footer of a Parquet file, and of lists whose length its schema does not say, the first row.
+def open_parquet(place: Place, selection: Selection, unit: int, like: Choice | None) -> Part:
+    """Read the footer of a Parquet file, and the first rows that tell which columns are the vectors.
 
     Parameters
     ----------
     place : Place
-    key : str or None
-        Which column of lists; None where there is one, or for all numeric columns.
+    selection : Selection
+        Which columns are the vectors.
     unit : int
         Bytes to decode at a time of a row group that is larger.
+    like : Choice or None
+        What was chosen in a shard before, which holds where this one has the same columns.
     """
     stamp = place.stamp()
     arrow = require("pyarrow", place.shown)
@@ -179,7 +180,10 @@ def open_parquet(place: Place, key: str | None, unit: int) -> Part:
         with library_errors(place.shown, "pyarrow"):
             schema, meta = file.schema_arrow, file.metadata
             sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
-        choice = choose(place.shown, arrow, schema, None, key)
+        if like is not None and schema.equals(like.schema):
+            choice = like
+        else:
+            choice = choose(place.shown, arrow, schema, selection, sample_rows(place.shown, file))
         rows = sum(sizes)
         if min(sizes, default=0) < 0 or rows != meta.num_rows:
             msg = f"{place.label}: its row groups have {rows} rows together, but it says {meta.num_rows}; it is damaged"
@@ -220,7 +224,7 @@ def _width(place: Place, arrow: Any, file: Any, schema: Any, choice: Choice, siz
     if not choice.is_list:
         return len(choice.vectors)
     kind = schema.field(choice.vectors[0]).type
-    if arrow.types.is_fixed_size_list(kind):
+    if arrow.types.is_fixed_size_list(kind) and not arrow.types.is_nested(kind.value_type):
         return int(kind.list_size)
     group = next((group for group, held in enumerate(sizes) if held), None)
     if group is None:
@@ -228,4 +232,4 @@ def _width(place: Place, arrow: Any, file: Any, schema: Any, choice: Choice, siz
     # What the file says of its column chunks is not asked for: where that is damaged, pyarrow aborts the process.
     with library_errors(place.shown, "pyarrow"):
         first = next(file.iter_batches(batch_size=1, row_groups=[group], columns=choice.columns, use_threads=False))
-        return len(first.column(0)[0].as_py() or ())
+    return vectors_of(place.shown, arrow, first, 0, choice).shape[1]

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import InvalidInputError
+from geomkit.io.files.record import Selection
 from geomkit.io.shards.locations import Place, Stamp
 
-__all__ = ["UNKNOWN", "Kept", "Part", "check_rows", "in_host_order", "pieces_of"]
+__all__ = ["UNKNOWN", "Kept", "Part", "check_rows", "check_unnamed", "in_host_order", "pieces_of"]
 
 UNKNOWN = 0
 """The width of a shard of lists without rows, which fits any other."""
@@ -88,6 +89,20 @@ def check_rows(label: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
     if dtype.name not in _FLOATS and dtype.kind not in "iu":
         msg = f"{label}: it holds {dtype}; it must hold float16, bfloat16, float32, float64 or integers"
         raise InvalidInputError(msg)
+
+
+def check_unnamed(label: str, selection: Selection, what: str) -> None:
+    """Refuse to choose by name where a shard has nothing by name.
+
+    Raises
+    ------
+    InvalidInputError
+        There is something that the selection names.
+    """
+    for name, unset in (("key", None), ("columns", ()), ("exclude", ()), ("dtype", None)):
+        if (value := getattr(selection, name)) != unset:
+            msg = f"{label}: {name} is {value!r}, but {what} nothing by name; it must be {unset}"
+            raise InvalidInputError(msg)
 
 
 def pieces_of(rows: int, size: int) -> NDArray[np.int64]:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from geomkit.core.row_source import RowSource
 from geomkit.errors import InvalidInputError
+from geomkit.io.files import selection_of
+from geomkit.io.files.columnar import Choice
 from geomkit.io.shards.listing import check_together, parts_of
 from geomkit.io.shards.piece_cache import PieceCache
-from geomkit.io.shards.shard import Kept, Part
+from geomkit.io.shards.shard import Kept, Part, check_unnamed
 from geomkit.io.shards.spool import spooled
 
 __all__ = ["CACHE_BYTES", "CACHE_SHARE", "Shard", "Shards", "open_shards"]
@@ -52,6 +54,13 @@ class Shards(RowSource):
     changed. Arrays of the caller's are pickled whole, memory maps by the name of their file.
     """
 
+    note: str
+    """What in tables was taken for the vectors and what was left out; empty where there was nothing to choose."""
+    columns: Sequence[str]
+    """The columns that are the vectors, of tables."""
+    left_out: Sequence[str]
+    """The columns that are not."""
+
     def __init__(self, parts: Sequence[Part], max_memory: int | None, cache_bytes: int) -> None:
         self._parts = tuple(parts)
         self._cache_bytes = cache_bytes
@@ -65,6 +74,10 @@ class Shards(RowSource):
         self.shape = (int(self._firsts[-1]), max(part.d for part in parts))
         self.dtype = parts[0].dtype.name
         self._type = parts[0].dtype
+        choice: Choice | None = next((part.choice for part in parts if hasattr(part, "choice")), None)
+        self.note = "" if choice is None else choice.note
+        self.columns = () if choice is None else choice.vectors
+        self.left_out = () if choice is None else choice.left_out
         self._digest = ""
         self._pieces, self._maps = PieceCache(cache_bytes), PieceCache(_OPENED)
         # A thread is started when there is something to read ahead.
@@ -249,6 +262,9 @@ def open_shards(
     where: Any,
     *,
     key: str | None = None,
+    columns: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    dtype: str | None = None,
     max_memory: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     spool: str | os.PathLike[str] | None = None,
@@ -266,6 +282,11 @@ def open_shards(
         once and written to a temporary file.
     key : str, optional
         Which column (Parquet, Arrow) or array (zarr) holds the vectors; needed where several could.
+    columns, exclude : str or sequence of str, optional
+        Which columns of single numbers are the coordinates, and which columns are no vectors: names, or patterns such
+        as ``dim_*``.
+    dtype : str, optional
+        What columns of bytes hold, such as ``float32``.
     max_memory : int, optional
         Bytes that a measurement may take. A quarter of it, or 256 MiB where it is None, is for decoded pieces of shards
         that are kept for the next read; each thread that reads takes one piece more.
@@ -289,7 +310,7 @@ def open_shards(
 
     Notes
     -----
-    Headers and footers are read, not values, but for one row of a Parquet column of lists without a fixed length. Files
+    Headers and footers are read, and of tables the first rows, which tell what is the vectors. Files
     must stay as they are while in use: size and time are looked at again with each read. Local .npy and uncompressed
     Arrow files are mapped into memory. A column-major .npy elsewhere takes a request for each column of each piece.
     Sparse matrices are not sharded: pass one as it is.
@@ -299,15 +320,13 @@ def open_shards(
     ):
         msg = f"max_memory must be a number of bytes, at least 1, or None; got {max_memory!r}"
         raise InvalidInputError(msg)
-    asked: object = key
-    if not isinstance(asked, str | None):
-        msg = f"key must be text or None; got {key!r}"
-        raise InvalidInputError(msg)
+    selection = selection_of(key=key, columns=columns, exclude=exclude, dtype=dtype)
     limit = CACHE_BYTES if max_memory is None else max(1, int(max_memory) // CACHE_SHARE)
     unit = max(1, min(_LARGEST_UNIT, limit // 4))
     if hasattr(where, "__next__"):
-        if key is not None or storage_options:
-            msg = "where is an iterator, whose blocks have no names or addresses; key and storage_options must be None"
+        check_unnamed("where is an iterator", selection, "its blocks have")
+        if storage_options:
+            msg = "where is an iterator, whose blocks have no addresses; storage_options must be None"
             raise InvalidInputError(msg)
         part, removal = spooled(where, spool)
         shards = Shards([part], max_memory, limit)
@@ -316,6 +335,6 @@ def open_shards(
     if spool is not None:
         msg = f"spool is {os.fspath(spool)!r}, but where is no iterator, so that nothing is written; it must be None"
         raise InvalidInputError(msg)
-    parts = parts_of(where, key, storage_options, unit)
+    parts = parts_of(where, selection, storage_options, unit)
     check_together(parts, max_memory)
     return Shards(parts, max_memory, limit)

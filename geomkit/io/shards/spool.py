@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import InvalidInputError
+from geomkit.io.files.record import Selection
 from geomkit.io.shards.locations import LocalStore, Place
 from geomkit.io.shards.numpy_ import RawPart, open_npy
 from geomkit.io.shards.shard import check_rows, in_host_order
@@ -67,7 +68,7 @@ def spooled(blocks: Iterator[Any], folder: str | os.PathLike[str] | None) -> tup
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:
             digest = _write(blocks, file, where)
-        part = open_npy(Place(LocalStore(), name), None, 1)
+        part = open_npy(Place(LocalStore(), name), Selection(), 1)
     except BaseException:
         remove()
         raise

@@ -1,16 +1,17 @@
 """Shards of zarr: an array in a folder, in chunks of rows, each with all its columns or with some."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import BackendUnavailableError, InvalidInputError
+from geomkit.io.files.record import Selection
 from geomkit.io.files.refusals import check_claim, pick
 from geomkit.io.shards.locations import Place, RemoteStore, Stamp, reached
-from geomkit.io.shards.shard import Kept, Part, check_rows, in_host_order, pieces_of
+from geomkit.io.shards.shard import Kept, Part, check_rows, check_unnamed, in_host_order, pieces_of
 
 __all__ = ["open_zarr"]
 
@@ -64,18 +65,22 @@ def _opened(place: Place, inner: str = "") -> Any:
             raise InvalidInputError(msg) from why
 
 
-def open_zarr(place: Place, key: str | None, unit: int) -> Part:
+def open_zarr(place: Place, selection: Selection, unit: int, like: Any) -> Part:  # noqa: ARG001
     """Read the metadata of a zarr array, and the list of its files.
 
     Parameters
     ----------
     place : Place
         The folder of an array or a group.
-    key : str or None
-        Which array of a group; None where it has one matrix of numbers.
+    selection : Selection
+        Its key says which array of a group; it may have none where the group has one matrix of numbers.
     unit : int
         Bytes to decode at a time, as near as whole chunks allow.
+    like : object
+        Not used: there is nothing to choose.
     """
+    key = selection.key
+    check_unnamed(place.label, replace(selection, key=None), "zarr's arrays have")
     found, inner = _opened(place), ""
     if not hasattr(found, "chunks"):
         inner, found = _member(place, found, key)

@@ -85,6 +85,10 @@ def vecs(path, x=X):
     path.write_bytes(b"".join(np.int32(len(row)).tobytes() + row.tobytes() for row in x))
 
 
+def shaped(path, x=X):
+    path.write_bytes(np.array(x.shape, np.uint32).tobytes() + x.tobytes())
+
+
 def text_of(x=X, words=WORDS, *, header=True):
     lines = [f"{word} {' '.join(repr(float(v)) for v in row)}" for word, row in zip(words, x, strict=True)]
     return "\n".join([f"{len(x)} {x.shape[1]}", *lines] if header else lines) + "\n"
@@ -171,6 +175,14 @@ SAMPLES = [
     Sample("jsonl", "a.jsonl", partial(text, jsonl_of()), "float64", labels="topic", key="row"),
     Sample("jsonl", "lists.ndjson", partial(text, "".join(f"{row.tolist()}\n" for row in DOUBLE)), "float64", x=DOUBLE),
     Sample("jsonl", "a.jsonl.gz", partial(zipped, jsonl_of()), "float64", labels="topic"),
+    Sample("json", "rows.json", partial(text, f"[{','.join(jsonl_of().splitlines())}]"), "float64", labels="topic"),
+    Sample(
+        "json",
+        "columns.json",
+        partial(text, json.dumps({"row": X.tolist(), "topic": LABELS})),
+        "float64",
+        labels="topic",
+    ),
     Sample("csv", "a.csv", partial(text, csv_of()), "float64", labels="topic"),
     Sample("csv", "a.csv.gz", partial(zipped, csv_of()), "float64", labels="topic"),
     Sample("csv", "bare.csv", lambda p: np.savetxt(p, DOUBLE, delimiter=",", fmt="%.17g"), "float64", x=DOUBLE),
@@ -190,6 +202,10 @@ SAMPLES = [
     Sample("fvecs", "a.fvecs", vecs, mapped=True),
     Sample("bvecs", "a.bvecs", partial(vecs, x=BYTES), "uint8", x=BYTES, mapped=True),
     Sample("ivecs", "a.ivecs", partial(vecs, x=BYTES.astype(np.int32)), "int32", x=BYTES, mapped=True),
+    Sample("fbin", "a.fbin", shaped, mapped=True),
+    Sample("u8bin", "a.u8bin", partial(shaped, x=BYTES), "uint8", x=BYTES, mapped=True),
+    Sample("i8bin", "a.i8bin", partial(shaped, x=BYTES.view(np.int8)), "int8", x=BYTES.view(np.int8), mapped=True),
+    Sample("ibin", "a.ibin", partial(shaped, x=BYTES.astype(np.int32)), "int32", x=BYTES.astype(np.int32), mapped=True),
     Sample(
         "safetensors", "a.safetensors", partial(safetensors.numpy.save_file, {"x": X, "n": np.arange(7)}), mapped=True
     ),

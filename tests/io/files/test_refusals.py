@@ -98,7 +98,7 @@ def test_what_is_no_path(path, says):
 def test_unknown_suffixes_are_told_the_known(tmp_path):
     for name in ("a.xyz", "a", "a.npy.gz", "a.gz"):
         (tmp_path / name).write_bytes(b"x")
-        message = refused(tmp_path / name, "its suffix is", ".parquet", ".csv, .jsonl")
+        message = refused(tmp_path / name, "its suffix is", ".parquet", ".csv, .json, .jsonl")
     assert all(suffix in message for row in files.FORMATS.values() for suffix in row.suffixes)
 
 
@@ -277,7 +277,7 @@ LINES = {
         '{"v": [1]}\n[1]\n': ["line 2 is not an object, but lines before are"],
         '{"v": [1], "w": [1]}\n': ["2 things in it are a list of numbers", "['v', 'w']"],
         '{"v": "1"}\n': ["nothing in it is a list of numbers; it has ['v']"],
-        '{"v": [1]}\n{"w": [1]}\n': ["field 'v' of line 2 is missing or null"],
+        '{"v": [1]}\n{"w": [1]}\n': ["2 things in it are a list of numbers", "['v', 'w']"],
         '{"v": [1]}\n{"v": null}\n': ["field 'v' of line 2 is missing or null"],
         "[" * 100_000: ["line 1 is not JSON"],
         "[" + "9" * 5_000 + "]": ["line 1 is not JSON"],

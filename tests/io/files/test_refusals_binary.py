@@ -222,9 +222,17 @@ def test_bfloat16_without_a_library_for_it(tmp_path, monkeypatch):
 
 
 def test_other_dtypes_of_safetensors(tmp_path):
-    x = torch.tensor(X).to(torch.float8_e4m3fn)
+    safetensors.torch.save_file({"x": torch.tensor(X).to(torch.complex64)}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", "nothing in it is a two-dimensional tensor of numbers", "x: C64 (7, 5)")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_small_floats_of_safetensors_come_as_float32(tmp_path, dtype):
+    x = torch.tensor(X).to(dtype)
     safetensors.torch.save_file({"x": x}, tmp_path / "a.safetensors")
-    refused(tmp_path / "a.safetensors", "nothing in it is a two-dimensional tensor of numbers")
+    opened = files.read(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(opened.vectors, x.float().numpy())
+    assert "as float32" in opened.note
 
 
 def test_the_docstring_has_every_format():

@@ -182,7 +182,7 @@ def test_keys(tmp_path):
     refused("x.npy: key is 'a', but npy files have nothing by name", tmp_path / "x.npy", key="a")
     refused("the array: key is 'a'", X, key="a")
     refused("key must be None", zarr_of(tmp_path), key="a")
-    refused("key must be text or None; got 3", X, key=3)
+    refused("key must be text; got 3", X, key=3)
 
 
 def zarr_of(folder):
