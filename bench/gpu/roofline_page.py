@@ -122,7 +122,7 @@ def _kernels(table: "pd.DataFrame", dims: Sequence[int]) -> str:
         best = table[(table.chip == chip.name) & table.chosen]
         for (kernel, precision), chosen in best.set_index("d").groupby(["kernel", "precision"], sort=False):
             milliseconds = f"{1e3 * chosen.expected_seconds[dims[-1]]:,.1f}"
-            rows.append([kernel, precision, *(f"{chosen.expected[d]:.2f}" for d in dims), milliseconds])
+            rows.append([str(kernel), str(precision), *(f"{chosen.expected[d]:.2f}" for d in dims), milliseconds])
         head = [chip.name, "precision", *(f"d = {d:,}" for d in dims), f"ms at d = {dims[-1]:,}"]
         body = str(rows)
         twin = first_with.setdefault(body, chip.name)

@@ -70,7 +70,7 @@ def read_back(table: "pd.DataFrame") -> list[Compiled]:
     return [
         Compiled(
             row.kernel, row.precision, chips[row.chip],
-            Shape(*map(int, re.findall(r"\d+", row.configuration)), int(row.programs)),
+            Shape(*map(int, [*re.findall(r"\d+", row.configuration), row.programs])),
             int(row.programs_asked), int(row.registers), int(row.stack_bytes), int(row.shared_bytes),
         )
         for row in first.itertuples()
