@@ -11,6 +11,7 @@ import geomkit
 from bench.harness.store import processor
 from bench.speed.cases import Case
 from bench.speed.regressions import reduced
+from bench.studies.lookup import LookupCase
 from geomkit.core.threads import processors
 
 ROUNDS = 11
@@ -22,7 +23,7 @@ FEW = 200
 _VERSIONS = ("numpy", "scipy", "numba", "torch", "scikit-learn", "faiss-cpu", "numkong", "simsimd")
 
 Rows = Callable[[int], int]
-Timed = Callable[[Case, str], None]
+Timed = Callable[[Case | LookupCase, str], None]
 
 
 @pytest.fixture
@@ -36,13 +37,15 @@ def rows(request: pytest.FixtureRequest) -> Rows:
 def timed(benchmark: Any) -> Timed:
     """Return a function that times one contender of a case, which proves its answer before it is timed."""
 
-    def run(case: Case, label: str) -> None:
-        contender = next(each for each in case.contenders() if each.label == label)
+    def run(case: Case | LookupCase, label: str) -> None:
+        contender = next(one for one in case.contenders() if one.label == label)
         thunk = contender.prepare()
-        about = {name: getattr(case, name) for name in ("kernel", "setting", "data", "n", "d")}
-        benchmark.group = " ".join(str(each) for each in about.values() if each)
-        who = {"contender": contender.name, "precision": contender.precision, "peer": bool(contender.library)}
-        benchmark.extra_info.update(about | who | {"pairs": case.n * (case.n - 1) // 2})
+        facts = {name: getattr(case, name) for name in ("kernel", "setting", "data", "n", "d")}
+        facts |= {"device": case.device} if case.device.startswith("cuda") else {}
+        benchmark.group = " ".join(str(fact) for fact in facts.values() if fact)
+        name = f"{contender.name} {contender.backend}".strip()
+        who = {"contender": name, "precision": contender.precision, "peer": bool(contender.library)}
+        benchmark.extra_info.update(facts | who | {"pairs": case.n * (case.n - 1) // 2})
         assert benchmark.pedantic(thunk, rounds=ROUNDS) is not None
 
     return run

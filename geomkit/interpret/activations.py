@@ -1,7 +1,7 @@
 """States of every token of some texts at chosen layers of a language model: one pass, cached a layer at a time."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,11 @@ from geomkit.core.optional import require
 from geomkit.datasets.corpora import texts_hash
 from geomkit.datasets.language_model import Card, LanguageModel
 from geomkit.datasets.layers import SMOLLM2_CARD, smollm2
-from geomkit.datasets.states import MAX_TOKENS, token_ids
+from geomkit.datasets.states import MAX_TOKENS, forward, layers_of, length_batches, running, token_ids
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.causal import context_length, forward, running
+from geomkit.interpret.causal import context_length
 
-__all__ = ["SMOLLM2", "Activations", "Deferred", "activations", "length_batches", "loaded"]
+__all__ = ["SMOLLM2", "Activations", "Deferred", "activations", "loaded"]
 
 _FORMAT = 1  # of cached states
 _BATCH_TOKENS = 2048  # of one forward pass, padding included
@@ -137,7 +137,7 @@ def activations(
         msg = f"max_tokens must be a positive whole number; got {max_tokens!r}"
         raise InvalidInputError(msg)
     card = model.card
-    wanted = _wanted(card, layers)
+    wanted = tuple(sorted(set(layers_of(layers, card.layers, card.name))))
     parts: dict[str, object] = {
         "format": _FORMAT, "model": card.identity, "texts": texts_hash(texts), "max_tokens": max_tokens,
     }  # fmt: skip
@@ -163,38 +163,6 @@ def loaded(model: LanguageModel | Deferred) -> LanguageModel:
     return model.load() if isinstance(model, Deferred) else model
 
 
-def length_batches(lengths: NDArray[np.int64], most: int = _BATCH_TOKENS) -> Iterator[NDArray[np.int64]]:
-    """Yield the numbers of texts in batches of at most so many tokens, longest first, padding included.
-
-    Parameters
-    ----------
-    lengths : (texts,) int64
-        Tokens of each text.
-    most : int
-        Of one batch; a longer text has a batch of its own.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        count = max(1, most // int(lengths[order[start]]))
-        yield order[start : start + count]
-        start += count
-
-
-def _wanted(card: Card, layers: Sequence[int] | None) -> tuple[int, ...]:
-    count = card.layers + 1
-    if layers is None:
-        return tuple(range(count))
-    if not len(layers):
-        msg = "layers is empty; give at least one, or None for all"
-        raise InvalidInputError(msg)
-    for layer in layers:
-        if not -count <= layer < count:
-            msg = f"layer is {layer}; {card.name} has layers 0 to {count - 1}"
-            raise InvalidInputError(msg)
-    return tuple(sorted({int(layer) % count for layer in layers}))
-
-
 def _write_rows(into: Path, model: LanguageModel, texts: Sequence[str], max_tokens: int) -> None:
     """Write which token each row is, and how many texts were cut."""
     ids = token_ids(model.tokenizer, texts, max_tokens)
@@ -203,9 +171,9 @@ def _write_rows(into: Path, model: LanguageModel, texts: Sequence[str], max_toke
     if longest is not None and most > longest:
         msg = f"texts has one of {most} tokens; the context of {model.card.name} is {longest}; set max_tokens to that"
         raise InvalidInputError(msg)
-    lengths = np.array([len(each) for each in ids], np.int64)
+    lengths = np.array([len(tokens) for tokens in ids], np.int64)
     facts = {"n_truncated": sum(len(a) > len(b) for a, b in zip(more, ids, strict=True))}
-    np.save(into / "tokens.npy", np.concatenate([np.array(each, np.int64) for each in ids]))
+    np.save(into / "tokens.npy", np.concatenate([np.array(tokens, np.int64) for tokens in ids]))
     np.save(into / "texts.npy", np.repeat(np.arange(len(ids)), lengths))
     np.save(into / "positions.npy", np.concatenate([np.arange(length) for length in lengths]))
     (into / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -264,16 +232,16 @@ def _pass(
     files: dict[int, tuple[BinaryIO, int]] = {}
     try:
         with bar, running(model.model, device):
-            for batch in length_batches(lengths):
-                ids = [rows["tokens"][starts[i] : starts[i] + lengths[i]].tolist() for i in batch]
+            for batch in length_batches(lengths, tokens=_BATCH_TOKENS):
+                ids = [rows["tokens"][starts[text] : starts[text] + lengths[text]].tolist() for text in batch]
                 for layer, state in forward(model.model, ids, layers).items():
                     block = _stored(state.float().cpu().numpy(), dtype, layer)
                     if layer not in files:
                         files[layer] = _opened(_file_of(into, layer), len(rows["tokens"]), block)
                     file, offset = files[layer]
-                    for row, i in enumerate(batch):
-                        file.seek(offset + int(starts[i]) * block.shape[2] * block.itemsize)
-                        file.write(block[row, : lengths[i]].tobytes())
+                    for row, text in enumerate(batch):
+                        file.seek(offset + int(starts[text]) * block.shape[2] * block.itemsize)
+                        file.write(block[row, : lengths[text]].tobytes())
                 bar.update(len(batch))
     finally:
         for file, _ in files.values():

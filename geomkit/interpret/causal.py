@@ -5,18 +5,19 @@ block (a final norm, in some models a projection) is what the base model calls a
 library's own accessor. A model that these do not give the logits of is refused.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geomkit.core.optional import require
+from geomkit.datasets.states import running
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
-__all__ = ["CausalParts", "context_length", "forward", "parts_of", "running"]
+__all__ = ["CausalParts", "context_length", "parts_of"]
 
 _PROBE = 12  # tokens that a model is tried with
 
@@ -114,66 +115,12 @@ def parts_of(model: Any) -> CausalParts:
         except (RuntimeError, TypeError, ValueError) as why:
             raise _unsupported(name, f"its final norm and head do not apply to its last block: {why}") from why
     if not _close(rebuilt, last, _rounding(last) * float(last.abs().max())):
-        modules = ", ".join(type(each).__name__ for each in tail) or "nothing"
+        modules = ", ".join(type(module).__name__ for module in tail) or "nothing"
         raise _unsupported(name, f"what its last block puts out does not become its last state through {modules}")
     if not _close(lens, logits, allowed * abs(parts.scale)):
         worst = "another shape" if lens.shape != logits.shape else f"{float((lens - logits).abs().max()):.3g} away"
         raise _unsupported(name, f"its last layer read through its head is not its logits but {worst}")
     return parts
-
-
-def forward(model: Any, ids: Sequence[Sequence[int]], layers: Sequence[int]) -> "dict[int, Tensor]":
-    """Run a model over tokens; return the states of chosen layers, (texts, longest, dim), in inference mode.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Its head does not run.
-    ids : sequence of sequences of int
-        Tokens of each text, at least one. Shorter ones are padded on the right; states there mean nothing.
-    layers : sequence of int
-        From 0, the input embedding, to the number of blocks, which has the final norm applied.
-    """
-    torch = require("torch")
-    width = max(map(len, ids))
-    padded = torch.zeros((len(ids), width), dtype=torch.long)
-    mask = torch.zeros_like(padded)
-    for row, each in enumerate(ids):
-        padded[row, : len(each)] = torch.tensor(each)
-        mask[row, : len(each)] = 1
-    device = model.get_input_embeddings().weight.device
-    with torch.inference_mode():
-        out = model.base_model(
-            input_ids=padded.to(device), attention_mask=mask.to(device), output_hidden_states=True, use_cache=False
-        )
-    count = len(out.hidden_states) - 1
-    # Some models leave the last of their hidden states without its norm.
-    return {layer: out.last_hidden_state if layer == count else out.hidden_states[layer] for layer in layers}
-
-
-@contextlib.contextmanager
-def running(model: Any, device: str | None = None) -> Iterator[None]:
-    """Keep a model without dropout and on a device; afterwards it is as it was, and where.
-
-    Raises
-    ------
-    InvalidInputError
-        There is no such device here.
-    """
-    training, home = model.training, model.get_input_embeddings().weight.device
-    try:
-        if device is not None:
-            model.to(device)
-    except (RuntimeError, AssertionError) as why:
-        msg = f"device is {device!r}, where the model cannot be put: {next(iter(str(why).splitlines()), '')}"
-        raise InvalidInputError(msg) from why
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-        if device is not None:
-            model.to(home)
 
 
 def context_length(model: Any) -> int | None:
@@ -215,7 +162,7 @@ def _watched(model: Any, blocks: tuple[Any, ...], ids: Any) -> tuple[Any, Any, t
 
     def later(module: Any, _inputs: Any) -> None:
         # What begins after the last block and is not inside another module that did.
-        if seen and not any(module in set(each.modules()) for each in after):
+        if seen and not any(module in set(outer.modules()) for outer in after):
             after.append(module)
 
     base = model.base_model

@@ -1,80 +1,52 @@
 """What the compiler makes of the Triton kernels for two chips: read from the compiled code, which takes no GPU."""
 
-import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import pytest
 
-from bench.gpu.ahead import CHIPS, COMPILED
-
-ROOT = Path(__file__).parents[2]
-
-
-def compiled_for(capability):
-    # The interpreter, which the other tests use, is chosen before triton is imported.
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    said = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "bench.gpu.ahead", str(capability)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    return [json.loads(line) for line in said.splitlines()]
+from bench.gpu import ahead
+from bench.gpu.ahead import CHIPS
+from bench.gpu.roofline import KERNELS, PRECISIONS
 
 
 @pytest.fixture(scope="module")
 def compiled():
-    with ThreadPoolExecutor(len(CHIPS)) as pool:
-        return [each for found in pool.map(compiled_for, CHIPS) for each in found]
+    return ahead.compiled()
 
 
 def test_every_kernel_was_compiled_for_every_chip_and_product(compiled, capsys):
     with capsys.disabled():
-        print(f"\n{'kernel':<13} {'chip':<5} {'rows':<10} {'configuration':<40} registers  shared  programs  occupancy")
-        for each in compiled:
+        print(f"\n{'kernel':<13} {'chip':<5} {'precision':<9} {'tile':<11} registers  shared  programs")
+        for one in compiled:
+            tile = f"{one.shape.rows}x{one.shape.columns}x{one.shape.step}"
             print(
-                f"{each['kernel']:<13} sm_{each['capability']} {each['dtype']:>4} {each['precision']:<5}"
-                f" {each['configuration']:<40} {each['registers']:>9} {each['shared_bytes']:>7}"
-                f" {each['programs_per_sm']:>9} {each['occupancy']:>10.2f}"
+                f"{one.kernel:<13} sm_{one.capability} {one.precision:<9} {tile:<11} {one.registers:>9}"
+                f" {one.shared_bytes:>7} {one.shape.resident:>9}"
             )
-    found = {(each["kernel"], each["capability"], each["dtype"], each["precision"]) for each in compiled}
-    kernels = {"count", "tally", "screen", "row_extremes", "above"}
-    assert found == {(kernel, chip, *product) for kernel in kernels for chip in CHIPS for product in COMPILED}
+    assert {(one.kernel, one.capability, one.precision) for one in compiled} == {
+        (kernel, chip, precision) for kernel in KERNELS for chip in CHIPS for precision in PRECISIONS
+    }
 
 
 def test_nothing_spills(compiled):
-    assert {each["stack_bytes"] for each in compiled} == {0}
+    assert {one.stack_bytes for one in compiled} == {0}
 
 
 def test_every_program_fits(compiled):
-    for each in compiled:
-        assert each["shared_bytes"] <= CHIPS[each["capability"]].shared_bytes
-        assert each["registers"] <= 255
-        assert each["programs_per_sm"] >= 1
+    for one in compiled:
+        assert one.shared_bytes <= CHIPS[one.capability].shared_bytes
+        assert one.registers <= 255
+        assert 1 <= one.shape.resident <= one.launched
 
 
-def test_hopper_uses_its_own_instructions_for_16_bits_and_tf32(compiled):
-    for each in compiled:
-        if each["capability"] == 90 and (each["dtype"], each["precision"]) != ("fp32", "ieee"):
-            assert each["wgmma"] > 0, each
-            assert each["tensor_copies"] > 0, each
-        else:
-            assert each["wgmma"] == each["tensor_copies"] == 0
-
-
-def test_ampere_uses_its_tensor_cores(compiled):
-    for each in compiled:
-        if each["capability"] == 80:
-            assert (each["mma_sync"] > 0) == ((each["dtype"], each["precision"]) != ("fp32", "ieee"))
-
-
-def test_float32_is_never_rounded_to_tf32_unasked(compiled):
-    for each in compiled:
-        assert each["tf32"] == (each["precision"] == "tf32")
-
-
-def test_values_are_counted_in_shared_memory(compiled):
-    for each in compiled:
-        assert (each["shared_atomics"] > 0) == (each["kernel"] in {"count", "tally"})
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_each_chip_uses_its_own_instructions(compiled, precision):
+    for one in compiled:
+        if one.precision == precision:
+            tensor_cores = precision != "float32"
+            assert (one.instructions["wgmma"] > 0) == (tensor_cores and one.capability == 90), one
+            assert (one.instructions["tensor_copies"] > 0) == (tensor_cores and one.capability == 90), one
+            if one.capability == 80:
+                assert (one.instructions["mma_sync"] > 0) == tensor_cores, one
+            # Float32 is never rounded to TF32 unasked.
+            assert (one.instructions["tf32"] > 0) == (precision == "tf32"), one
+            # Values are counted in shared memory.
+            assert (one.instructions["shared_atomics"] > 0) == (one.kernel in {"count", "tally"}), one

@@ -245,7 +245,7 @@ def test_the_last_rows_become_queries_and_a_source_that_is_not_here_has_a_row(fa
         seen.append((np.load(place.file), np.load(place.queries), place.x.shape, pace))
         return [peers._missing("here-4", (9, 4), "vecscope", "", "why not")], []
 
-    monkeypatch.setattr(peers.sources, "load", load)
+    monkeypatch.setattr(peers.datasets, "load", load)
     monkeypatch.setattr(peers, "processes", processes)
     monkeypatch.setattr(peers, "dimensions", lambda *_: ([], []))
     monkeypatch.setattr(peers, "SAMPLES", (peers.Sample("gone-4", 5), peers.Sample("here-4", 11, queries=2)))

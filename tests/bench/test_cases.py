@@ -1,12 +1,16 @@
 """Cases refuse wrong answers: ours and those of peers."""
 
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import geomkit
 from bench.speed import baselines
+from bench.speed import vectors as made
 from bench.speed.cases import (
     OURS,
     ConcentrationCase,
@@ -16,9 +20,8 @@ from bench.speed.cases import (
     NeighborsCase,
     SimilarityCase,
     SurveyCase,
+    without_self,
 )
-from bench.speed.cases import vectors as made
-from bench.speed.cases.neighbors import _without_self
 from geomkit.errors import BackendUnavailableError
 
 CASES = [
@@ -28,9 +31,9 @@ CASES = [
     NeighborsCase(200, 24),
     SimilarityCase(100, 24),
     SimilarityCase(100, 24, slow=True),
-    ConcentrationCase(60, 24, 1.0),
-    ConcentrationCase(60, 24, 2.0),
-    ConcentrationCase(60, 24, 0.5),
+    ConcentrationCase(60, 24),
+    ConcentrationCase(60, 24, p=2.0),
+    ConcentrationCase(60, 24, p=0.5),
     SurveyCase(200, 24),
 ]
 
@@ -81,9 +84,9 @@ def test_cosine_refuses_quantiles_that_are_off(monkeypatch):
 
 
 def test_chunked_torch_and_the_bare_product_are_checked(monkeypatch):
-    right, product = baselines.torch_chunked, baselines.bare_product
-    monkeypatch.setattr(baselines, "torch_chunked", lambda x: (right(x)[0] + 0.01, *right(x)[1:]))
-    monkeypatch.setattr(baselines, "bare_product", lambda x, out: product(x[::-1].copy(), out))
+    right, product = baselines.chunked, baselines.bare_product
+    monkeypatch.setattr(baselines, "chunked", lambda *given: (right(*given)[0] + 0.01, *right(*given)[1:]))
+    monkeypatch.setattr(baselines, "bare_product", lambda x, *given: product(x.flip(0), *given))
     for name in ("chunked torch", "bare product"):
         with pytest.raises(AssertionError):
             prepared(CosineCase(200, 24), name)
@@ -130,13 +133,13 @@ def test_neighbours_refuse_a_repeated_neighbour(monkeypatch):
 
 
 def test_similarity_and_distances_refuse_what_is_off(monkeypatch):
-    similarity, distances = baselines.numpy_similarity, baselines.torch_distances
+    similarity, distances = baselines.numpy_similarity, baselines.cdist_distances
     monkeypatch.setattr(baselines, "numpy_similarity", lambda x: similarity(x) + 1e-3)
-    monkeypatch.setattr(baselines, "torch_distances", lambda x, p: distances(x, p)._replace(relative_contrast=9.0))
+    monkeypatch.setattr(baselines, "cdist_distances", lambda x, p: distances(x, p)._replace(relative_contrast=9.0))
     with pytest.raises(AssertionError):
         prepared(SimilarityCase(100, 24), "NumPy")
     with pytest.raises(AssertionError):
-        prepared(ConcentrationCase(60, 24, 1.0), "torch")
+        prepared(ConcentrationCase(60, 24), "torch")
 
 
 def test_survey_refuses_extremes_that_are_off(monkeypatch):
@@ -147,13 +150,22 @@ def test_survey_refuses_extremes_that_are_off(monkeypatch):
 
 
 def test_a_compiler_that_fails_is_a_missing_peer(monkeypatch):
-    def broken(x):
-        msg = "no compiler"
-        raise RuntimeError(msg)
+    class Broken:
+        def __init__(self, _):
+            msg = "no compiler"
+            raise RuntimeError(msg)
 
-    monkeypatch.setattr(baselines, "keops_sums", broken)
+    monkeypatch.setattr(baselines, "need", lambda _: SimpleNamespace(set_verbose=bool))
+    monkeypatch.setitem(sys.modules, "pykeops", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "pykeops.torch", SimpleNamespace(LazyTensor=Broken))
     with pytest.raises(BackendUnavailableError, match="no compiler"):
         prepared(KeopsCase(50, 8), "KeOps")
+
+
+def test_the_last_block_of_a_bare_product_may_be_shorter():
+    rows = baselines.unit(torch.randn(7, 3), "float32")
+    last = baselines.bare_product(rows, torch.empty((5, 7)), "float32")
+    assert torch.equal(last, rows[5:] @ rows.T)
 
 
 def test_a_missing_library_is_a_missing_peer():
@@ -162,7 +174,7 @@ def test_a_missing_library_is_a_missing_peer():
 
 
 def test_without_self_leaves_out_the_row_or_the_last():
-    found = _without_self(np.array([[0, 1, 2], [2, 0, 3], [3, 2, 0]]), 2)
+    found = without_self(np.array([[0, 1, 2], [2, 0, 3], [3, 2, 0]]), 2)
     assert found.tolist() == [[1, 2], [2, 0], [3, 0]]
 
 

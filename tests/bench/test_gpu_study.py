@@ -1,18 +1,21 @@
 """The study of GPUs: run whole on the CPU at a few rows; refused where there is no GPU; its block in the README."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from bench import __main__ as command
-from bench.gpu import baselines
-from bench.gpu.cases import DeviceCase
 from bench.gpu.facts import Facts
 from bench.gpu.roofline import CHIPS, ideal_seconds
 from bench.harness import execute
 from bench.harness.study import Study
 from bench.pages import readme
-from bench.speed.cases import OURS
+from bench.speed import baselines
+from bench.speed.cases import OURS, ConcentrationCase, Contender, CosineCase
+from bench.speed.comparison import Recorder
 from bench.speed.timing import Pace
 from bench.studies import STUDIES, gpu
 from geomkit.errors import BackendUnavailableError
@@ -35,7 +38,7 @@ def no_gpu(monkeypatch):
 def on_cpu(monkeypatch):
     """The study takes the CPU for a GPU, and has a contest of each kind."""
     full = gpu.plan(3, "cpu", quick=False)
-    tiny = [DeviceCase(case.kernel, 80, 16, "cpu", case.seed, case.data, quick=True) for case in full[:5]]
+    tiny = [replace(case, n=80, d=16, quick=True) for case in full[:5]]
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
     monkeypatch.setattr(gpu, "plan", lambda *_, **__: tiny)
     monkeypatch.setattr(gpu, "PACE_QUICK", PACE)
@@ -57,7 +60,8 @@ def test_a_run_writes_every_contender_or_why_not(tmp_path, on_cpu, capsys):
     assert answering.answer(gpu.STUDY, context(tmp_path)) == ["gpu.csv"]
 
     table = pd.read_csv(tmp_path / "gpu.csv")
-    assert list(table.columns) == list(gpu.Row.__dataclass_fields__)
+    fields = [*gpu.Row.__dataclass_fields__, *Facts.__dataclass_fields__, "seed"]
+    assert list(table.columns) == [name for name in fields if name != "threads"]
     for case in gpu.plan(3, "cpu", quick=True):
         mine = table[table.kernel == case.kernel]
         named = {(each.name, each.precision) for each in case.contenders()}
@@ -69,7 +73,7 @@ def test_a_run_writes_every_contender_or_why_not(tmp_path, on_cpu, capsys):
     values = ours.set_index(["statistic", "beside"]).value
     half, whole = (values[name, "bare product"] for name in ("over_half_product", "over_product"))
     assert half == pytest.approx(2 * whole, rel=1e-5)
-    assert ("times_as_fast", "torch chunked + histc") in values.index
+    assert ("times_as_fast", "chunked torch") in values.index
     missing = table[table.statistic == "not measured"].set_index("contender").note
     assert set(missing.index) == {"KeOps", "faiss-gpu", "cuVS"}
     assert "not installed" in missing["cuVS"]
@@ -81,7 +85,7 @@ def test_a_run_writes_every_contender_or_why_not(tmp_path, on_cpu, capsys):
 
 
 def test_predictions_stand_beside_what_was_measured(tmp_path, on_cpu, monkeypatch):
-    known = Facts("NVIDIA H200", 132, "575.1", "2", "3", "12.8")
+    known = Facts("NVIDIA H200", 132, "2", "3")
     monkeypatch.setattr(gpu, "facts", lambda _: known)
     rows = [
         ("H200", "count", "bfloat16", 16, 1.5),
@@ -89,16 +93,19 @@ def test_predictions_stand_beside_what_was_measured(tmp_path, on_cpu, monkeypatc
         ("A100", "count", "bfloat16", 16, 1.0),
     ]
     pd.DataFrame(rows, columns=["chip", "kernel", "precision", "d", "expected"]).to_csv(tmp_path / "roofline.csv")
-    case = DeviceCase("cosine_stats", 80, 16, "cpu", quick=True)
-    expected = gpu._expectations(tmp_path / "roofline.csv", known)
-    assert expected.ratio("count", "bfloat16", 16) == 1.25
-    assert expected.ratio("count", "bfloat16", 17) is None
-    table = pd.DataFrame(gpu.contest(case, known, expected, PACE))
+    case = CosineCase(80, 16, device="cpu", quick=True)
+    roofline = pd.read_csv(tmp_path / "roofline.csv")
+    assert gpu.predicted(roofline, case)["H200", "count", "bfloat16"] == 1.25
+    assert gpu.predicted(roofline, replace(case, d=17)).empty
+    table = pd.DataFrame(gpu.contest(case, known, roofline, PACE))
     ours = table[(table.contender == OURS) & (table.precision == "bfloat16")].set_index("statistic").value
     half = ideal_seconds(CHIPS[2], "bfloat16", 80, 16)
     assert ours["over_dense_half_product"] == pytest.approx(ours["seconds"] / half)
     # They are of Triton's kernels alone.
     assert "predicted" not in ours
+    triton = Recorder(case, Contender(OURS, None, "bfloat16", backend="triton"))
+    beside = {row.statistic: row for row in gpu._beside_predictions(triton, np.ones(3), CHIPS[2], roofline)}
+    assert (beside["predicted"].value, beside["predicted"].low, beside["predicted"].note) == (1.25, 1.25, "count")
 
 
 def test_every_contest_is_a_unit_whose_key_holds_what_was_predicted_of_it(tmp_path):
@@ -137,9 +144,7 @@ def test_it_is_said_where_no_prediction_stands_beside_a_measurement(tmp_path, ca
 
 
 def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
-    case = DeviceCase("concentration", 60, 8, "cpu")
-    known = gpu.facts("cpu")
-    expected = gpu.Expectations(None, None)
+    case, known = ConcentrationCase(60, 8, device="cpu"), gpu.facts("cpu")
 
     def full(x, p):
         msg = "CUDA error: out of memory"
@@ -147,8 +152,8 @@ def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
 
     right = baselines.cdist_distances
     monkeypatch.setattr(baselines, "cdist_distances", full)
-    rows = gpu.contest(case, known, expected, PACE)
-    assert [row.note for row in rows if row.contender == "torch.cdist"] == ["the device has no memory for it"]
+    rows = gpu.contest(case, known, None, PACE)
+    assert [row.note for row in rows if row.contender == "torch"] == ["the device has no memory for it"]
 
     def wrong(x, p):
         found = right(x, p)
@@ -156,7 +161,7 @@ def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(baselines, "cdist_distances", wrong)
     with pytest.raises(AssertionError):
-        gpu.contest(case, known, expected, PACE)
+        gpu.contest(case, known, None, PACE)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +177,9 @@ def test_no_memory_is_a_reason_and_a_mistake_is_none(tmp_path, monkeypatch):
 def test_a_peer_that_is_wrong_is_not_timed(monkeypatch, kernel, name, spoil):
     right = getattr(baselines, name)
     monkeypatch.setattr(baselines, name, lambda *given: spoil(right(*given)))
-    case = DeviceCase(kernel, 80, 16, "cpu", data="factors" if kernel in {"neighbors", "moments"} else "isotropic")
+    case = next(case for case in gpu.plan(0, "cpu", quick=True) if case.kernel == kernel)
     with pytest.raises(AssertionError):
-        gpu.contest(case, gpu.facts("cpu"), gpu.Expectations(None, None), PACE)
+        gpu.contest(replace(case, n=80, d=16), gpu.facts("cpu"), None, PACE)
 
 
 @pytest.fixture
@@ -253,7 +258,7 @@ def test_the_readme_has_a_table_where_one_was_measured_and_a_sentence_where_none
         measured("over_half_product", 1.234, beside="bare product"),
         measured("over_dense_half_product", 2.34, beside="H200"),
         measured("predicted", 2.71, beside="H200"),
-        measured("times_as_fast", 7.77, beside="torch chunked + histc"),
+        measured("times_as_fast", 7.77, beside="chunked torch"),
         measured("times_as_fast", 3.21, beside="torch chunked + topk", kernel="neighbors"),
         measured("million_pairs_per_second", 5.0, 64, rows="float32"),
         # None of these belongs into the table.

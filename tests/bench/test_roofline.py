@@ -1,15 +1,18 @@
 """The roofline against numbers worked out by hand, and the page that says them."""
 
 import itertools
+import json
 import math
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bench.gpu import roofline_page, roofline_resources
+from bench.gpu import ahead, roofline_page
+from bench.gpu.ahead import Compiled
 from bench.gpu.roofline import (
     CHIPS,
     GROUP,
@@ -25,7 +28,6 @@ from bench.gpu.roofline import (
     tiles_of,
     warps_of,
 )
-from bench.gpu.roofline_resources import Configured, configured
 from bench.studies import roofline
 from geomkit.errors import BackendUnavailableError
 from tests.bench.answering import answer, context_of
@@ -165,7 +167,7 @@ def test_more_coordinates_take_longer_and_a_smaller_share_of_the_time(chip, kern
 def fake():
     shapes = {80: [SMALL, Shape(128, 128, 32, 8, 3, 2, 1)], 90: [SQUARE, SMALL]}
     return [
-        Configured(kernel, precision, capability, shape, 2, 128, 8 * (kernel == "tally"), 49_152)
+        Compiled(kernel, precision, capability, shape, 2, 128, 8 * (kernel == "tally"), 49_152)
         for capability, mine in shapes.items()
         for kernel in KERNELS
         for precision in PRECISIONS
@@ -174,7 +176,7 @@ def fake():
 
 
 def test_the_study_writes_a_table_and_a_page_of_its_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(roofline, "configured", lambda *_: fake())
+    monkeypatch.setattr(roofline, "compiled", fake)
 
     assert answer(roofline.STUDY, context_of("roofline", tmp_path)) == ["roofline.csv", "roofline.md"]
 
@@ -203,63 +205,43 @@ def test_the_study_writes_a_table_and_a_page_of_its_numbers(tmp_path, monkeypatc
 
 
 def test_the_page_is_of_what_the_table_says_was_compiled(tmp_path, monkeypatch):
-    monkeypatch.setattr(roofline, "configured", lambda *_: fake())
+    monkeypatch.setattr(roofline, "compiled", fake)
     context = context_of("roofline", tmp_path)
     assert [each.name for each in roofline.STUDY.units(context)] == ["all"]
     answer(roofline.STUDY, context)
-    assert roofline.compiled(pd.read_csv(tmp_path / "roofline.csv")) == fake()
+    assert roofline.read_back(pd.read_csv(tmp_path / "roofline.csv")) == fake()
 
 
-def compiled_lines(capability, kernels):
-    from bench.gpu import ahead
-    from bench.gpu.roofline import kind
-    from geomkit.kernels.triton_tiles import configurations
-
-    for kernel in kernels:
-        for precision in PRECISIONS:
-            dtype, inner = roofline_resources.COMPILED_AS[precision]
-            tried = configurations(kind(precision), capability, light=kernel in ahead.LIGHT)
-            for at, _ in enumerate(tried):
-                yield {
-                    "kernel": kernel, "dtype": dtype, "precision": inner, "registers": 100 + at,
-                    "stack_bytes": 0, "shared_bytes": 1024, "programs_per_sm": 1,
-                }  # fmt: skip
-
-
-def test_what_the_compiler_says_meets_its_configuration(monkeypatch):
-    import json
-
-    asked = []
+def processes(monkeypatch, returncode, *outputs):
+    """Compile in processes that say this; return how they were started."""
+    started = []
 
     def opened(command, *, env, **_):
-        asked.append((command, env))
-        lines = "\n".join(json.dumps(each) for each in compiled_lines(int(command[3]), ("count", "tally")))
-        return SimpleNamespace(communicate=lambda: (lines, ""), returncode=0)
+        started.append((command, env))
+        return SimpleNamespace(communicate=lambda: outputs, returncode=returncode)
 
+    monkeypatch.setattr(ahead.subprocess, "Popen", opened)
+    return started
+
+
+def test_each_chip_is_compiled_for_in_a_process_without_the_interpreter(monkeypatch):
+    made = fake()[0]
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(roofline_resources.subprocess, "Popen", opened)
-    found = configured((80, 90), ("count", "tally"))
-    assert [command for command, _ in asked] == [
-        [sys.executable, "-m", "bench.gpu.roofline_resources", each, "tally"] for each in ("80", "90")
+    started = processes(monkeypatch, 0, json.dumps(asdict(made)), "")
+    assert ahead.compiled((80, 90), ("count", "tally")) == [made, made]
+    assert [command[-4:] for command, _ in started] == [
+        ["bench.gpu.ahead", capability, "count", "tally"] for capability in ("80", "90")
     ]
-    assert all("TRITON_INTERPRET" not in env for _, env in asked)
-    assert {each.shape.resident for each in found} == {1}
-    mine = [each for each in found if (each.kernel, each.precision, each.capability) == ("count", "bfloat16", 90)]
-    assert [each.registers for each in mine] == [100 + at for at in range(len(mine))]
-    assert len(mine) >= 2
-    assert {(each.kernel, each.precision) for each in found} == set(itertools.product(("count", "tally"), PRECISIONS))
+    assert all("TRITON_INTERPRET" not in environment for _, environment in started)
 
 
 def test_a_compiler_that_fails_is_said(monkeypatch):
-    def opened(command, **_):
-        return SimpleNamespace(communicate=lambda: ("", "Traceback\nno ptxas"), returncode=1)
-
-    monkeypatch.setattr(roofline_resources.subprocess, "Popen", opened)
+    processes(monkeypatch, 1, "", "Traceback\nno ptxas")
     with pytest.raises(BackendUnavailableError, match="sm_80 here: no ptxas"):
-        configured((80,))
+        ahead.compiled((80,))
 
 
 def test_without_triton_the_study_does_not_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(BackendUnavailableError, match="Triton"):
-        roofline_resources.needs_triton()
+        ahead.needs_triton()

@@ -163,8 +163,8 @@ def test_token_rows_and_samples(tmp_path, cache):
 def test_one_pass_serves_every_layer_and_other_weights_get_their_own(tmp_path, cache, monkeypatch):
     folder = tiny.saved("llama", tmp_path)
     calls = []
-    forward = pass_over._forward
-    monkeypatch.setattr(pass_over, "_forward", lambda *given: calls.append(1) or forward(*given))
+    forward = pass_over.forward
+    monkeypatch.setattr(pass_over, "forward", lambda *given: calls.append(1) or forward(*given))
 
     for layer in range(3):
         from_language_model(folder, texts=tiny.TEXTS, layer=layer)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from geomkit.core.cache import cache_folder
+from geomkit.datasets.states import length_batches
 from geomkit.errors import InvalidInputError, SourceUnavailableError
 from geomkit.interpret import activations as module
-from geomkit.interpret.activations import Deferred, activations, length_batches
+from geomkit.interpret.activations import Deferred, activations
 from tests.interpret import lens_models
 from tests.interpret.lens_models import one_thread  # noqa: F401
 
@@ -35,7 +36,7 @@ def passes(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "opt-projected", "gemma3"])
 def test_states_are_those_of_each_text_alone(kind, cache, monkeypatch):
-    monkeypatch.setattr(module, "length_batches", lambda lengths: length_batches(lengths, 40))
+    monkeypatch.setattr(module, "length_batches", lambda lengths, **_: length_batches(lengths, tokens=40))
     model, texts = lens_models.loaded(kind), lens_models.texts()
     got = activations(model, texts, max_tokens=11)
     at = 0
@@ -117,7 +118,7 @@ def test_a_full_disk_leaves_nothing_behind(cache, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return plain(*args)
 
-    monkeypatch.setattr(module, "length_batches", lambda lengths: length_batches(lengths, 40))
+    monkeypatch.setattr(module, "length_batches", lambda lengths, **_: length_batches(lengths, tokens=40))
     monkeypatch.setattr(module, "forward", full)
     with pytest.raises(SourceUnavailableError, match="disk is full"):
         activations(model, texts, [0, 2])
@@ -156,7 +157,7 @@ def test_bad_input_is_refused(texts, layers, how, said, cache):
 
 def test_batches_are_of_similar_length_and_of_so_many_tokens():
     lengths = np.random.default_rng(0).integers(1, 50, 200)
-    batches = list(length_batches(lengths, 64))
+    batches = list(length_batches(lengths, tokens=64))
     assert sorted(np.concatenate(batches).tolist()) == list(range(200))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * lengths[batch].max() <= 64

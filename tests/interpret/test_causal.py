@@ -6,8 +6,9 @@ import pytest
 import torch
 import transformers
 
+from geomkit.datasets.states import forward, running
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.causal import context_length, forward, parts_of, running
+from geomkit.interpret.causal import context_length, parts_of
 from tests.interpret import lens_models
 from tests.interpret.lens_models import one_thread  # noqa: F401
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from geomkit.core.optional import require
 from geomkit.datasets.language_model import LanguageModel
-from geomkit.datasets.states import wanted_layers
+from geomkit.datasets.states import forward, running, wanted_layers
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.causal import CausalParts, context_length, forward, parts_of, running
+from geomkit.interpret.causal import CausalParts, context_length, parts_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.optional import require
+from geomkit.datasets.states import running
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.activations import Activations
-from geomkit.interpret.causal import running
 from geomkit.interpret.lens.logit_lens import LogitLens
 from geomkit.interpret.lens.statistics import check_states, final_of, tensor
 from geomkit.interpret.lens.tuned_lens import TunedLens

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from geomkit.core.optional import require
 from geomkit.datasets.language_model import Card, LanguageModel
-from geomkit.datasets.states import MAX_TOKENS, token_ids
+from geomkit.datasets.states import MAX_TOKENS, forward, length_batches, running, token_ids
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.activations import Deferred, length_batches, loaded
-from geomkit.interpret.causal import CausalParts, context_length, forward, parts_of, running
+from geomkit.interpret.activations import Deferred, loaded
+from geomkit.interpret.causal import CausalParts, context_length, parts_of
 from geomkit.interpret.sae.autoencoder import SparseAutoencoder
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def splice(
         ways: dict[str, Replace | None] = {CLEAN: None, **replacements}
         losses = {name: np.zeros(len(ids)) for name in ways}
         seconds = dict.fromkeys(ways, 0.0)
-        for batch in length_batches(lengths, _BATCH_TOKENS):
+        for batch in length_batches(lengths, tokens=_BATCH_TOKENS):
             for name, replace in ways.items():
                 start = time.perf_counter()
                 losses[name][batch] = _losses(parts, [ids[i] for i in batch], layer, replace, longest)
