@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomkit.core.matrix import check_choice
+from geomkit.core.result import Result
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ PASSES = ("forward", "forward and backward")
 
 
 @dataclass(frozen=True, slots=True)
-class LookupEquality:
+class LookupEquality(Result):
     """How far lookup and the one-hot product are from each other on one batch."""
 
     holds: bool
@@ -50,13 +51,6 @@ class LookupEquality:
     dim: int
     dtype: str
     device: str
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<20} {value}" for name, value in self.to_dict().items())
 
 
 def reader(

@@ -4,5 +4,6 @@ Start with `matrix`: whatever a user passes becomes a `Matrix` there, or is refu
 that lie in files or on other machines are a row source (`row_source`), which a `Matrix` holds in place of an array;
 `executor` is the protocol of whoever works on such rows. `blocks` passes over rows block by block. `devices`,
 `threads` and `memory` decide where work runs and how much it may hold. `cache` keeps what took minutes to make,
-`atomic` writes a file as a whole or not at all, and `progress` tells callers how far a measurement is.
+`atomic` writes a file as a whole or not at all, `progress` tells callers how far a measurement is, and `result` is the
+base of what measurements return.
 """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ _CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
-class Cooccurrence:
+class Cooccurrence(Result):
     """How often words stand near each other in a corpus."""
 
-    words: tuple[str, ...]
+    words: tuple[str, ...] = field(repr=False)
     """The vocabulary by falling number of occurrences; equally frequent words in the order they first appear."""
     occurrences: NDArray[np.int64] = field(repr=False)
     """How often each word occurs, (v,)."""
@@ -45,10 +46,9 @@ class Cooccurrence:
         """Size of the vocabulary, v."""
         return len(self.words)
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar by name, and the number of pairs of words that were seen."""
-        names = ("n_words", "window", "dynamic", "subsample", "min_count", "n_tokens", "neglected")
-        return {name: getattr(self, name) for name in names} | {"n_pairs": int(self.counts.nnz)}
+    def to_dict(self) -> dict[str, Any]:
+        """Return every scalar by name, and the number of pairs of words that were seen."""
+        return {"n_words": self.n_words} | super().to_dict() | {"n_pairs": int(self.counts.nnz)}
 
 
 def keep_probability(occurrences: NDArray[np.int64], subsample: float) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from geomkit.core.matrix import as_matrix, check_positive, name_rows
 from geomkit.core.optional import require
+from geomkit.core.result import Result
 from geomkit.core.threads import one_thread_each
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.directions import coordinates, grid
@@ -30,7 +31,7 @@ _ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
-class Separability:
+class Separability(Result):
     """Accuracy of a multinomial logistic regression on rows that it was not fitted to, beside what chance gives.
 
     All but counts is dimensionless.
@@ -78,18 +79,11 @@ class Separability:
     curve: tuple[tuple[str, int, float, float, float], ...] = field(repr=False)
     """What was tried: ("principal" or "random", directions, accuracy, low, high); Wilson's intervals over test rows."""
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "curve"}
-
     def to_frame(self) -> "pd.DataFrame":
         """Return the curve, a row a number of directions: kind, directions, accuracy, low, high."""
         import pandas as pd
 
         return pd.DataFrame(list(self.curve), columns=["kind", "directions", "accuracy", "low", "high"])
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<13} {value}" for name, value in self.to_dict().items())
 
 
 def separability(

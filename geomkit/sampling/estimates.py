@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geomkit import nulls
 from geomkit.core.matrix import check_choice
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 from geomkit.sampling.draws import Drawn, Known, Swept
 from geomkit.sampling.intervals import FAR, FEWEST, Adjusted, Interval, furthest, hoeffding, student, wilson
@@ -34,7 +35,7 @@ surer.
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Result):
     """One statistic of all pairs."""
 
     statistic: str
@@ -53,10 +54,6 @@ class Estimate:
     null_sd: float
     z: float
     """(value - null_mean) over both standard errors, that of the null and that of sampling."""
-
-    def to_dict(self) -> dict[str, float | str]:
-        """Every field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 def _numbers(values: Any, name: str, low: float, high: float, *, ends: bool, what: str) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.result import Result
 from geomkit.covariance.gathered import by_columns, measured
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
@@ -28,7 +29,7 @@ FEWEST_POINTS = 20
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Result):
     """Statistics of all pairs of rows, estimated from the pairs of some, with intervals over points."""
 
     estimates: tuple[Estimate, ...]
@@ -91,9 +92,9 @@ class Sampled:
         return pd.DataFrame(self.to_rows())
 
     def to_dict(self) -> dict[str, Any]:
-        """Every scalar field by name, and the estimates by theirs."""
-        scalars = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in {"estimates", "rows"}}
-        return scalars | {each.statistic: each.to_dict() for each in self.estimates}
+        """Return every scalar field by name, and the estimates by theirs."""
+        scalars = super().to_dict()
+        return scalars | {estimate.statistic: estimate.to_dict() for estimate in scalars.pop("estimates")}
 
     def __str__(self) -> str:
         drawn = f"{self.points:,}" if self.n_blocks is None else f"{self.points:,} in {self.n_blocks:,} blocks"

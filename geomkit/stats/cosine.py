@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geomkit.core.devices import Device, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice, check_same_width
+from geomkit.core.result import Result
 from geomkit.core.threads import ieee, processors
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, load, module
@@ -24,7 +25,7 @@ __all__ = ["CosineStats", "cosine_bound", "cosine_similarity", "cosine_stats"]
 
 
 @dataclass(frozen=True)
-class CosineStats:
+class CosineStats(Result):
     """The distribution of cosine similarity over all n(n-1)/2 distinct pairs of rows. Everything is dimensionless."""
 
     n: int
@@ -95,14 +96,6 @@ class CosineStats:
     def rms(self) -> float:
         """Root mean square cosine."""
         return math.hypot(self.mean, self.std)
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        names = [name for name in self.__dataclass_fields__ if name != "distribution"]
-        return {name: getattr(self, name) for name in names}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<12} {value}" for name, value in self.to_dict().items())
 
 
 def cosine_stats(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
 from geomkit.covariance.gathered import by_columns, measured
 from geomkit.covariance.gram import across, measurable
@@ -49,7 +50,7 @@ VARIANCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntrinsicDimension:
+class IntrinsicDimension(Result):
     """An estimate of the intrinsic dimension; dimensionless, whatever the units of the data."""
 
     dimension_: float
@@ -80,13 +81,6 @@ class IntrinsicDimension:
     local: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     """Dimension at each row for `mle` and `lid`, (n,): NaN where the row was skipped, infinite where all its neighbours
     are equally far. None for the others."""
-
-    def to_dict(self) -> dict[str, float | int | str | None]:
-        """Every scalar field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "local"}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<18} {value}" for name, value in self.to_dict().items())
 
 
 def intrinsic_dimension(

@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from geomkit.core.devices import Device
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
@@ -18,7 +19,7 @@ __all__ = ["Hubness", "duplicates_of", "graph_of", "hubness", "hubness_of", "out
 
 
 @dataclass(frozen=True)
-class Hubness:
+class Hubness(Result):
     """The k-occurrence N_k of each row, and the graph of k nearest neighbours. All but counts is dimensionless."""
 
     occurrence: NDArray[np.int64] = field(repr=False)
@@ -71,14 +72,6 @@ class Hubness:
     product: str
     """The library whose matrix product ran."""
     n_dropped: int
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        left_out = {"occurrence", "rows"}
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<24} {value}" for name, value in self.to_dict().items())
 
 
 def hubness(

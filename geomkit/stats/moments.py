@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, named, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
 from geomkit.covariance.batches import Pair
 from geomkit.covariance.gathered import WIDEST, by_columns, filled, measured, too_few
@@ -23,7 +24,7 @@ __all__ = ["WIDEST", "Moments", "MomentsAccumulator", "moments", "moments_of_pai
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(Result):
     """Moments of cosine and of squared Euclidean distance over all n(n-1)/2 distinct pairs of rows.
 
     Exact up to float64 rounding, whatever the dtype of the rows. Variances are those of the pairs themselves: divided
@@ -66,14 +67,6 @@ class Moments:
 
     The "rogue dimensions" of Timkey & van Schijndel (2021).
     """
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        names = [name for name in self.__dataclass_fields__ if name != "cosine_shares"]
-        return {name: getattr(self, name) for name in names}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<36} {value}" for name, value in self.to_dict().items())
 
 
 class MomentsAccumulator:

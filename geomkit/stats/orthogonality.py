@@ -8,6 +8,7 @@ import numpy as np
 
 from geomkit import nulls
 from geomkit.core.devices import Device
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 from geomkit.stats.cosine import CosineStats, cosine_stats
 
@@ -25,7 +26,7 @@ class Null:
 
 
 @dataclass(frozen=True, slots=True)
-class Orthogonality:
+class Orthogonality(Result):
     """Summary of |cosine| over all distinct pairs of rows. Everything is dimensionless."""
 
     n: int
@@ -52,15 +53,12 @@ class Orthogonality:
     precision: str
     n_dropped: int
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar by name, the nulls as ``<statistic>_null_mean``, ``_null_sd`` and ``_z``."""
-        flat = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "nulls"}
-        for name, null in self.nulls.items():
+    def to_dict(self) -> dict[str, Any]:
+        """Return every scalar by name, the nulls as ``<statistic>_null_mean``, ``_null_sd`` and ``_z``."""
+        flat = Result.to_dict(self)
+        for name, null in flat.pop("nulls").items():
             flat |= {f"{name}_null_mean": null.mean, f"{name}_null_sd": null.sd, f"{name}_z": null.z}
         return flat
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<26} {value}" for name, value in self.to_dict().items())
 
 
 def orthogonality(

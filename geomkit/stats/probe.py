@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.matrix import Matrix, as_matrix, check_positive, reject_rows
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 from geomkit.stats.labels import Labels, as_labels
 
@@ -27,7 +28,7 @@ _INDICATED = 2**25
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Result):
     """Accuracy of a linear probe on rows that it was not fitted to, beside shuffled labels.
 
     All but counts is dimensionless.
@@ -58,13 +59,6 @@ class Probe:
     ridge: float
     seed: int
     n_dropped: int
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<15} {value}" for name, value in self.to_dict().items())
 
 
 def probe(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
 from geomkit.covariance.accumulate import in_threads
 from geomkit.covariance.gathered import WIDEST, by_columns, measured
@@ -31,7 +32,7 @@ FAINT = 2.0**-40
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Result):
     """Eigenvalues of the covariance of the rows, what they come to, and how the rows lie about the origin.
 
     Standard errors are over rows, by their influence (the infinitesimal jackknife): how far another sample of n rows
@@ -84,15 +85,6 @@ class Spectrum:
     below max(n, d) 2⁻⁵² of the largest, which is rounding; infinite where float64 cannot say them."""
     shares: Vector = field(repr=False, compare=False)
     """Share of each coordinate in the mean cosine, (d,), exact; may be negative (Timkey & van Schijndel 2021)."""
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        return {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name not in {"eigenvalues", "shares"}
-        }
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<22} {value}" for name, value in self.to_dict().items())
 
 
 def spectrum(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.devices import Device
 from geomkit.core.matrix import as_matrix
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
 from geomkit.errors import InvalidInputError
 from geomkit.pairwise.reducers import Above, RowExtremes
@@ -25,7 +26,7 @@ MOST_DUPLICATES = 2**24
 
 
 @dataclass(frozen=True)
-class Survey:
+class Survey(Result):
     """What one sweep over all pairs told."""
 
     cosine: CosineStats
@@ -40,17 +41,14 @@ class Survey:
     """Pairs of rows of the input whose cosine in float64 is at least 1 - `tolerance`, the smaller first, (m, 2)."""
     tolerance: float
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar by name: those of the cosine, how many rows were redone for neighbours, and the duplicates."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scalars of the cosine, how many rows were redone for neighbours, and the number of duplicates."""
         return self.cosine.to_dict() | {
             "k": self.neighbors.k,
             "n_recomputed": self.neighbors.n_recomputed,
             "n_duplicate_pairs": len(self.duplicates),
             "duplicate_tolerance": self.tolerance,
         }
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<20} {value}" for name, value in self.to_dict().items())
 
 
 def survey(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.optional import require
+from geomkit.core.result import Result
 from geomkit.datasets.language_model import Card, LanguageModel
 from geomkit.datasets.states import MAX_TOKENS, token_ids
 from geomkit.errors import InvalidInputError
@@ -34,7 +35,7 @@ _CHUNK = 256  # positions whose scores of all the vocabulary are held at once
 
 
 @dataclass(frozen=True)
-class Splicing:
+class Splicing(Result):
     """Cross-entropy of a model as it is and with its states replaced, over the same tokens."""
 
     model: str
@@ -47,7 +48,7 @@ class Splicing:
     """Predictions in each text, (n_texts,)."""
     losses: Mapping[str, NDArray[np.float64]] = field(repr=False)
     """Σ -ln p of the token that follows, in nats, by replacement and text; ``"clean"`` is among them."""
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] = field(repr=False)
     """That the forward passes of each took, heads included."""
     n_read: int
     """Tokens that each forward pass read, first ones included, padding not."""
@@ -65,9 +66,8 @@ class Splicing:
         return (self.cross_entropy(ablated) - self.cross_entropy(name)) / lost if lost else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """Scalars by name, and the cross-entropy of each replacement."""
-        plain = {name: getattr(self, name) for name in ("model", "layer", "n", "n_texts", "n_read")}
-        return plain | {f"cross_entropy_{name}": self.cross_entropy(name) for name in self.losses}
+        """Return every scalar by name, and the cross-entropy of each replacement."""
+        return super().to_dict() | {f"cross_entropy_{name}": self.cross_entropy(name) for name in self.losses}
 
 
 def splice(
