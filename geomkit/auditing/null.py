@@ -23,7 +23,8 @@ from geomkit.auditing.measurements import measure
 from geomkit.auditing.passes import Options
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.core.cache import cache_folder, key_of
-from geomkit.core.matrix import as_matrix, check_choice
+from geomkit.core.matrix import as_matrix
+from geomkit.core.validation import check_choice, check_whole
 from geomkit.errors import InvalidInputError
 
 __all__ = ["NULLS", "Expected", "Null", "draws_for", "null_of", "on_host"]
@@ -155,9 +156,7 @@ def null_of(
     n, d = (matrix.n if rows is None else len(rows)), matrix.d
     if n_draws is None:
         n_draws = draws_for(n, d)
-    if isinstance(n_draws, bool) or not isinstance(n_draws, int) or n_draws < 2:
-        msg = f"null_draws must be a whole number of at least 2; got {n_draws!r}"
-        raise InvalidInputError(msg)
+    check_whole(n_draws, "null_draws", 2)
     if matrix.kind != "sparse" or kind != "permuted":
         size = n * d * 4
         if size > LARGEST:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.result import Result
+from geomkit.core.validation import check_whole
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.cooccurrence import check_whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.result import Result
+from geomkit.core.validation import check_number, check_whole
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.cooccurrence import Cooccurrence, check_number, check_whole, cooccurrence, keep_probability
+from geomkit.interpret.cooccurrence import Cooccurrence, cooccurrence, keep_probability
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from geomkit.core.matrix import as_matrix, check_positive, name_rows
+from geomkit.core.matrix import as_matrix
 from geomkit.core.optional import require
 from geomkit.core.result import Result
 from geomkit.core.threads import one_thread_each
+from geomkit.core.validation import check_positive, check_whole, name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.directions import coordinates, grid
 from geomkit.stats.labels import Labels, as_labels
@@ -151,7 +152,7 @@ def separability(
     E. B. Wilson: Probable inference, the law of succession, and statistical inference. JASA 22, 1927.
     """
     for name, value, least in (("seed", seed, 0), ("shuffles", shuffles, 2), ("resamples", resamples, 100)):
-        _whole(value, name, least)
+        check_whole(value, name, least)
     check_positive(ridge, "ridge")
     if not 0 < keep <= 1:
         msg = f"keep must be in (0, 1]; got {keep!r}"
@@ -272,8 +273,8 @@ def grouped_split(
     InvalidInputError
         There are fewer groups than parts, groups are not one for each label, or an argument is out of range.
     """
-    _whole(seed, "seed", 0)
-    _whole(parts, "parts", 2)
+    check_whole(seed, "seed", 0)
+    check_whole(parts, "parts", 2)
     known = as_labels(labels, len(groups))
     if len(np.unique(groups)) < parts:
         msg = f"groups must be at least parts = {parts}; there are {len(np.unique(groups))}"
@@ -385,10 +386,4 @@ def _check_classes(known: Labels, first: NDArray[np.int64], second: NDArray[np.i
     if len(lacking) or len(np.unique(known.codes[first])) < 2:
         which = ", ".join(repr(known.names[each]) for each in lacking[:3].tolist()) or "all but one class"
         msg = f"train must have rows of two classes, and of each class that test has; it has none of {which}"
-        raise InvalidInputError(msg)
-
-
-def _whole(value: Any, name: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        msg = f"{name} must be a whole number of at least {least}; got {value!r}"
         raise InvalidInputError(msg)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit import nulls
-from geomkit.core.matrix import check_choice
 from geomkit.core.result import Result
+from geomkit.core.validation import check_choice, is_number
 from geomkit.errors import InvalidInputError
 from geomkit.sampling.draws import Drawn, Known, Swept
 from geomkit.sampling.intervals import FAR, FEWEST, Adjusted, Interval, furthest, hoeffding, student, wilson
@@ -62,8 +62,7 @@ def _numbers(values: Any, name: str, low: float, high: float, *, ends: bool, wha
         msg = f"{name} must be a sequence of numbers {what}; got {values!r}"
         raise InvalidInputError(msg)
     for each in given:
-        is_number = isinstance(each, (int, float, np.integer, np.floating)) and not isinstance(each, bool)
-        if not (is_number and math.isfinite(each) and (low <= each <= high if ends else low < each < high)):
+        if not (is_number(each) and math.isfinite(each) and (low <= each <= high if ends else low < each < high)):
             msg = f"{name} must be numbers {what}; got {each!r}"
             raise InvalidInputError(msg)
     return tuple(float(each) for each in given)

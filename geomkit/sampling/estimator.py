@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
+from geomkit.core.validation import check_choice, check_on_invalid, check_threads, check_whole
 from geomkit.covariance.gathered import by_columns, measured
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
 from geomkit.sampling.draws import Drawn, Known, known_from
 from geomkit.sampling.estimates import FIGURES, Estimate, Question, estimates
-from geomkit.stats.cosine import check_threads
 from geomkit.stats.moments import Moments, moments_of_pair
 from geomkit.stats.moments import moments as moments_of
 
@@ -242,10 +242,6 @@ def sampled(
     )
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
 def _check(
     matrix: Matrix,
     points: int,
@@ -258,18 +254,11 @@ def _check(
 ) -> None:
     check_threads(threads)
     check_choice(precision, "precision", ("float32", "float64"))
-    check_choice(on_invalid, "on_invalid", ("raise", "drop"))
-    if not _is_whole(points) or points < FEWEST_POINTS:
-        msg = f"points must be a whole number of at least {FEWEST_POINTS}; got {points!r}"
-        raise InvalidInputError(msg)
-    if not _is_whole(seed) or seed < 0:
-        msg = f"seed must be a whole number of at least 0; got {seed!r}"
-        raise InvalidInputError(msg)
+    check_on_invalid(on_invalid)
+    check_whole(points, "points", FEWEST_POINTS)
+    check_whole(seed, "seed", 0)
     if blocks is not None:
-        most = points // FEWEST_POINTS
-        if not _is_whole(blocks) or not 2 <= blocks <= most:
-            msg = f"blocks must be a whole number of rows from 2 to points // {FEWEST_POINTS} = {most}; got {blocks!r}"
-            raise InvalidInputError(msg)
+        check_whole(blocks, "blocks", 2, points // FEWEST_POINTS, high_is=f"points // {FEWEST_POINTS}")
     if not (moments is None or moments is False or isinstance(moments, Moments)):
         msg = f"moments must be the Moments of x, False for none, or None to compute them; got {moments!r}"
         raise InvalidInputError(msg)

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.core.devices import Device, place
-from geomkit.core.matrix import as_matrix, check_choice, check_positive
+from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result
+from geomkit.core.validation import check_choice, check_positive, check_threads
 from geomkit.kernels import Backend, load, module
 from geomkit.pairwise.normalization import Rows, centred_rows
 from geomkit.pairwise.reducers import RowRanges, Tally
 from geomkit.pairwise.squared_distance import squared_distance_moments
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
-from geomkit.stats.cosine import check_threads
 from geomkit.stats.distribution import Distribution
 
 __all__ = ["Concentration", "concentration"]

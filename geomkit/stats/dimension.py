@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_choice, check_threads, check_whole
 from geomkit.covariance.gathered import by_columns, measured
 from geomkit.covariance.gram import across, measurable
 from geomkit.errors import InvalidInputError
@@ -20,7 +21,7 @@ from geomkit.pairwise.reducers import Tally
 from geomkit.pairwise.scores import Scores, cosine_scores, euclidean_scores
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
-from geomkit.stats.cosine import check_threads, prepare
+from geomkit.stats.cosine import prepare
 from geomkit.stats.distribution import Distribution
 from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
@@ -174,9 +175,8 @@ def intrinsic_dimension(
         return _correlation(scores, metric, threads)
     if method == "twonn":
         k = 2
-    elif isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= matrix.n - 1:
-        msg = f"k must be a whole number from 2 to n - 1 = {matrix.n - 1} for method {method!r}; got {k!r}"
-        raise InvalidInputError(msg)
+    else:
+        check_whole(k, "k", 2, matrix.n - 1, high_is="n - 1", suffix=f" for method {method!r}")
     found = neighbors(
         x, k, metric=metric, precision=precision, backend=backend, device=device, on_invalid=on_invalid, threads=threads
     )

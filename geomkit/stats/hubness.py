@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from geomkit.core.devices import Device
 from geomkit.core.result import Result
-from geomkit.errors import InvalidInputError
+from geomkit.core.validation import check_number
 from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
 
@@ -133,7 +133,7 @@ def hubness(
     R. Feldbauer, M. Leodolter, C. Plant, A. Flexer: Fast approximate hubness reduction for large high-dimensional data.
     ICBK 2018.
     """
-    _check_duplicates(duplicates)
+    check_number(duplicates, "duplicates", 0, 1)
     found = neighbors(
         x,
         k,
@@ -155,7 +155,7 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
     InvalidInputError
         `duplicates` is not in [0, 1].
     """
-    _check_duplicates(duplicates)
+    check_number(duplicates, "duplicates", 0, 1)
     n, k = found.n, found.k
     occurrence = np.bincount(positions(found).ravel(), minlength=n).astype(np.int64)
     skewness, se = _skewness(occurrence, k, seen(positions(found)[:, :1]))
@@ -191,13 +191,6 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
         product=found.product,
         n_dropped=found.n_dropped,
     )
-
-
-def _check_duplicates(duplicates: float) -> None:
-    is_number = isinstance(duplicates, (int, float, np.integer, np.floating)) and not isinstance(duplicates, bool)
-    if not is_number or not 0 <= duplicates <= 1:
-        msg = f"duplicates must be a number in [0, 1]; got {duplicates!r}"
-        raise InvalidInputError(msg)
 
 
 def _skewness(occurrence: NDArray[np.int64], k: int, links: NDArray[np.int64]) -> tuple[float, float]:

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, named, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_on_invalid, check_threads
 from geomkit.covariance.batches import Pair
 from geomkit.covariance.gathered import WIDEST, by_columns, filled, measured, too_few
 from geomkit.covariance.gram import Wide, across, measurable
@@ -18,7 +19,6 @@ from geomkit.covariance.influence import influences
 from geomkit.covariance.scatter import PairSums, Scatter
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
-from geomkit.stats.cosine import check_threads
 
 __all__ = ["WIDEST", "Moments", "MomentsAccumulator", "moments", "moments_of_pair", "moments_of_wide"]
 
@@ -103,7 +103,7 @@ class MomentsAccumulator:
         on_invalid: str = "raise",
         threads: int | None = None,
     ) -> None:
-        check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+        check_on_invalid(on_invalid)
         check_threads(threads)
         # Refused before there are rows.
         place(as_matrix(np.empty((1, 1)), min_rows=1), backend, device, several=False)
@@ -265,7 +265,7 @@ def moments(
     counted once, and a few blocks. Errors are float64 roundings of sums: means come out to about 1e-15 of ``E D²`` (of
     1, for cosines), variances to about 1e-15 of its square.
     """
-    check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    check_on_invalid(on_invalid)
     check_threads(threads)
     matrix = as_matrix(x)
     matrix, which = place(matrix, backend, device, several=False)

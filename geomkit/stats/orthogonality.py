@@ -4,12 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from geomkit import nulls
 from geomkit.core.devices import Device
 from geomkit.core.result import Result
-from geomkit.errors import InvalidInputError
+from geomkit.core.validation import check_number
 from geomkit.stats.cosine import CosineStats, cosine_stats
 
 __all__ = ["Null", "Orthogonality", "orthogonality", "orthogonality_of"]
@@ -95,16 +93,9 @@ def orthogonality(
     -----
     One sweep, as for `cosine_stats`. On the sphere any two pairs are independent, so that the null variances are exact.
     """
-    check_eps(eps)
+    check_number(eps, "eps", 0, 1)
     found = cosine_stats(x, backend=backend, device=device, precision=precision, on_invalid=on_invalid, threads=threads)
     return orthogonality_of(found, eps)
-
-
-def check_eps(eps: float) -> None:
-    """Refuse what is not a number in [0, 1]."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.integer, np.floating)) or not 0 <= eps <= 1:
-        msg = f"eps must be a number in [0, 1]; got {eps!r}"
-        raise InvalidInputError(msg)
 
 
 def orthogonality_of(found: CosineStats, eps: float) -> Orthogonality:

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_on_invalid, check_threads
 from geomkit.covariance.accumulate import in_threads
 from geomkit.covariance.gathered import WIDEST, by_columns, measured
 from geomkit.covariance.gram import across, measurable
 from geomkit.covariance.projections import Axes, Partition, look_along
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
-from geomkit.stats.cosine import check_threads
 from geomkit.stats.moments import Moments, moments_of_pair, moments_of_wide
 
 __all__ = ["Spectrum", "spectrum", "spectrum_and_moments"]
@@ -165,7 +165,7 @@ def spectrum_and_moments(
     InvalidInputError, BackendUnavailableError
         As for `spectrum`.
     """
-    check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    check_on_invalid(on_invalid)
     check_threads(threads)
     matrix = as_matrix(x)
     matrix, which = place(matrix, backend, device, several=False)

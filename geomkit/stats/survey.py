@@ -10,7 +10,7 @@ from geomkit.core.devices import Device
 from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
-from geomkit.errors import InvalidInputError
+from geomkit.core.validation import check_number
 from geomkit.pairwise.reducers import Above, RowExtremes
 from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import Scores, cosine_scores
@@ -91,10 +91,7 @@ def survey(
     O(n² d) time: the product of each tile is made once for all four answers. Duplicates are settled in float64, whose
     rounding they are allowed: ``4 (d + 16) 2⁻⁵³``.
     """
-    is_number = isinstance(duplicates, (int, float, np.floating)) and not isinstance(duplicates, bool)
-    if not is_number or not 0 <= duplicates <= 1:
-        msg = f"duplicates must be a number in [0, 1]; got {duplicates!r}"
-        raise InvalidInputError(msg)
+    check_number(duplicates, "duplicates", 0, 1)
     matrix = as_matrix(x)
     check_k(k, matrix.n)
     scores = prepare(matrix, backend, precision, on_invalid, threads, cosine_scores, device=device)

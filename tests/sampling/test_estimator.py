@@ -290,7 +290,7 @@ def test_more_confidence_is_wider():
         ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
         ({"seed": None}, "seed must be"),
         ({"metric": "euclidean"}, "metric must be"),
-        ({"blocks": 1}, "blocks must be a whole number of rows from 2 to points // 20 = 5; got 1"),
+        ({"blocks": 1}, "blocks must be a whole number from 2 to points // 20 = 5; got 1"),
         ({"blocks": 6}, "blocks must be .* got 6"),
         ({"within": (1.5,)}, r"within must be numbers in \[0, 1\]; got 1.5"),
         ({"within": 0.1}, "within must be a sequence"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.optional import require
 from geomkit.core.result import Result
+from geomkit.core.validation import check_whole
 from geomkit.datasets.language_model import Card, LanguageModel
 from geomkit.datasets.states import MAX_TOKENS, token_ids
 from geomkit.errors import InvalidInputError
@@ -123,9 +124,7 @@ def splice(
         raise InvalidInputError(msg)
     ready = loaded(model)
     context = context_length(ready.model)
-    if not isinstance(max_tokens, int) or max_tokens < 1 or (context is not None and max_tokens > context):
-        msg = f"max_tokens must be a whole number from 1 to the model's context of {context}; got {max_tokens!r}"
-        raise InvalidInputError(msg)
+    check_whole(max_tokens, "max_tokens", 1, context, high_is="the model's context")
     ids = token_ids(ready.tokenizer, texts, max_tokens)
     lengths = np.array([len(each) for each in ids], np.int64)
     counts = np.maximum(lengths - 2, 0)
