@@ -1,7 +1,6 @@
 """Commands about whole spaces: `geomkit audit` and `geomkit compare`."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ import typer
 from geomkit.cli.findings import shown_audit, shown_comparison
 from geomkit.cli.options import AsJson, BackendName, DeviceName, OnInvalid, Rows, Threads, devices, opened, vectors
 from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
+from geomkit.core.atomic import written
 from geomkit.errors import InvalidInputError
 
 app = typer.Typer()
@@ -218,18 +218,13 @@ def _check_html(out: Path | None) -> None:
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows under a temporary name, and rename the complete file."""
+    """Write rows as CSV, complete or not at all."""
     import csv
 
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(out) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _gate(verdict: str, fail_on: str | None) -> None:

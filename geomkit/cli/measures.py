@@ -1,7 +1,6 @@
 """Commands that measure one statistic: `cosine`, `orthogonality`, `concentration`, `moments`, `survey`, `warm`."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +22,7 @@ from geomkit.cli.options import (
 )
 from geomkit.cli.sample import Blocks, Confidence, NoMoments, Sample, check, show_sampled
 from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
+from geomkit.core.atomic import written
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -265,21 +265,16 @@ def warm(
 
 
 def _write(out: Path, found: "Survey") -> None:
-    """Write the arrays of a survey under a temporary name, and rename the complete file."""
+    """Write the arrays of a survey, complete or not at all."""
     import numpy as np
 
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                rows=found.neighbors.rows,
-                indices=found.neighbors.indices,
-                distances=found.neighbors.distances,
-                least=found.least,
-                largest=found.largest,
-                duplicates=found.duplicates,
-            )
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(out) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            rows=found.neighbors.rows,
+            indices=found.neighbors.indices,
+            distances=found.neighbors.distances,
+            least=found.least,
+            largest=found.largest,
+            duplicates=found.duplicates,
+        )
