@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from geomkit.core.intervals import wilson
 from geomkit.core.matrix import as_matrix
 from geomkit.core.optional import require
 from geomkit.core.result import Result
@@ -23,11 +24,10 @@ from geomkit.stats.labels import Labels, as_labels
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Separability", "grouped_split", "groups_of", "row_keys", "separability", "wilson"]
+__all__ = ["Separability", "grouped_split", "groups_of", "row_keys", "separability"]
 
 Rows = NDArray[np.float64] | sparse.csr_array
 
-_Z95 = 1.959963984540054
 _ITERATIONS = 1000
 
 
@@ -181,8 +181,8 @@ def separability(
     if tried:
         fewest = float(_fewest(tried, curves["principal"], hits, majority, keep)[0])
         spans = _span(tried, curves["principal"], hits, majority, keep, resamples, again)
-    low, high = wilson(int(hits.sum()), len(hits))
-    random_low, random_high = wilson(int(stranger.sum()), len(hits))
+    low, high = wilson(float(hits.mean()), len(hits))
+    random_low, random_high = wilson(float(stranger.mean()), len(hits))
     return Separability(
         accuracy=float(hits.mean()), low=low, high=high, majority=float(majority.mean()),
         shuffled=float(null.mean()), shuffled_sd=float(null.std(ddof=1)), shuffled_max=float(null.max()),
@@ -193,19 +193,11 @@ def separability(
         n_train=len(first), n_test=len(second), n_copies=copies, n_classes=len(known.names), d=rows.shape[1],
         ridge=float(ridge), shuffles=int(shuffles), seed=int(seed), unconverged=fits.unconverged,
         curve=tuple(
-            (kind, k, float(row.mean()), *wilson(int(row.sum()), len(row)))
+            (kind, k, float(row.mean()), *wilson(float(row.mean()), len(row)))
             for kind, found in curves.items()
             for k, row in zip(tried, found, strict=True)
         ),
     )  # fmt: skip
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, `hits` of `n` independent ones (Wilson 1927); within [0, 1]."""
-    share, z2 = hits / n, _Z95**2 / n
-    middle = (share + z2 / 2) / (1 + z2)
-    reach = math.sqrt(share * (1 - share) * z2 + z2 * z2 / 4) / (1 + z2)
-    return (0.0 if hits == 0 else middle - reach), (1.0 if hits == n else middle + reach)
 
 
 def row_keys(x: Any) -> list[bytes]:
