@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.atomic import written
-from geomkit.core.matrix import as_matrix, check_choice
+from geomkit.core.matrix import as_matrix
+from geomkit.core.validation import check_choice, check_length, check_whole
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.stats.neighbors import Neighbors, neighbors
 
@@ -161,16 +162,11 @@ def atlas(
     """
     check_choice(projection, "projection", PROJECTIONS)
     check_choice(metric, "metric", ("cosine", "euclidean"))
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        msg = f"seed must be a whole number of at least 0; got {seed!r}"
-        raise InvalidInputError(msg)
+    check_whole(seed, "seed", 0)
     matrix = as_matrix(x, min_rows=4)
-    if labels is not None and len(labels) != matrix.n:
-        msg = f"labels has {len(labels)} entries; it must have one for each of the {matrix.n} rows"
-        raise InvalidInputError(msg)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= matrix.n - 2:
-        msg = f"k must be a whole number from 2 to n - 2 = {matrix.n - 2}; got {k!r}"
-        raise InvalidInputError(msg)
+    if labels is not None:
+        check_length(labels, "labels", matrix.n)
+    check_whole(k, "k", 2, matrix.n - 2, high_is="n - 2")
     found = neighbors(
         x, k, metric=metric, precision=precision, backend=backend, device=device, on_invalid=on_invalid,
         threads=threads,

@@ -33,6 +33,7 @@ CUT = (
     "geomkit.core.cache",
     "geomkit.core.optional",
     "geomkit.core.progress",
+    "geomkit.core.result",
     "geomkit.datasets.catalogue",
     "geomkit.datasets.fetch",
     "geomkit.errors",

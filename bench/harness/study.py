@@ -1,6 +1,5 @@
 """A study: a question, the units that it is divided into, and the functions that answer it with tables and figures."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geomkit.core.atomic import written
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -90,12 +90,8 @@ class Context:
         """Give a temporary name beside the final one, and rename it when it is complete."""
         final = self.out / name
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
-        try:
-            yield temporary
-            temporary.replace(final)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written(final) as part:
+            yield part
         if final not in self.files:
             self.files.append(final)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomkit.core.matrix import check_choice
+from geomkit.core.result import Result
+from geomkit.core.validation import check_choice, check_number, check_whole
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ PASSES = ("forward", "forward and backward")
 
 
 @dataclass(frozen=True, slots=True)
-class LookupEquality:
+class LookupEquality(Result):
     """How far lookup and the one-hot product are from each other on one batch."""
 
     holds: bool
@@ -50,13 +51,6 @@ class LookupEquality:
     dim: int
     dtype: str
     device: str
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<20} {value}" for name, value in self.to_dict().items())
 
 
 def reader(
@@ -194,12 +188,8 @@ def batch(
     """Draw a table, tokens, and a gradient of the outputs, as for `lookup_equality`: the same on every device."""
     torch = _torch()
     for name, value in (("vocabulary", vocabulary), ("dim", dim), ("n_tokens", n_tokens)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            msg = f"{name} must be a whole number of at least 1; got {value!r}"
-            raise InvalidInputError(msg)
-    if isinstance(repeats, bool) or not isinstance(repeats, (int, float)) or not 0 <= repeats < np.inf:
-        msg = f"repeats must be a finite number of at least 0; got {repeats!r}"
-        raise InvalidInputError(msg)
+        check_whole(value, name, 1)
+    check_number(repeats, "repeats", 0)
     rng = np.random.default_rng(seed)
     share = np.arange(1, vocabulary + 1, dtype=np.float64) ** -float(repeats)
     drawn = rng.choice(vocabulary, int(n_tokens), p=share / share.sum())

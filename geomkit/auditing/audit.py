@@ -15,7 +15,8 @@ from geomkit.auditing.result import LEVELS, Audit, Finding, Thresholds, is_like_
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.auditing.suggestions import suggest
 from geomkit.core.devices import Device
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
+from geomkit.core.validation import check_choice, check_length, check_positive, check_whole, is_number
 from geomkit.errors import InvalidInputError
 from geomkit.stats.hubness import duplicates_of, outliers_of
 from geomkit.stats.neighbors import METRICS
@@ -106,16 +107,11 @@ def audit(
     thresholds_ = _thresholds(thresholds, z)
     check_choice(metric, "metric", tuple(METRICS))
     check_choice(null, "null", NULLS)
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        msg = f"seed must be a whole number of at least 0; got {seed!r}"
-        raise InvalidInputError(msg)
+    check_whole(seed, "seed", 0)
     matrix = as_matrix(x, min_rows=3)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= matrix.n - 1:
-        msg = f"k must be a whole number from 2 to n - 1 = {matrix.n - 1}; got {k!r}"
-        raise InvalidInputError(msg)
-    if labels is not None and len(labels) != matrix.n:
-        msg = f"labels has {len(labels)} entries; it must have one for each of the {matrix.n} rows"
-        raise InvalidInputError(msg)
+    check_whole(k, "k", 2, matrix.n - 1, high_is="n - 1")
+    if labels is not None:
+        check_length(labels, "labels", matrix.n)
     drawn = _sample(matrix, sample, k, seed)
     data = matrix.data if drawn is None else matrix.data[drawn]
     options = Options(
@@ -176,15 +172,13 @@ def _judged(extra: Extra, thresholds: Thresholds) -> Finding:
 
 
 def _thresholds(given: Mapping[str, tuple[float, float]] | None, z: float) -> Thresholds:
-    if isinstance(z, bool) or not isinstance(z, (int, float)) or not z > 0:
-        msg = f"z must be a number above 0; got {z!r}"
-        raise InvalidInputError(msg)
+    check_positive(z, "z")
     judgeable = {name for name, each in STATISTICS.items() if each.worse}
     for name, pair in (given or {}).items():
         if name not in judgeable:
             msg = f"thresholds names {name!r}, which is never judged; it must be one of {sorted(judgeable)}"
             raise InvalidInputError(msg)
-        numbers = [each for each in pair if isinstance(each, (int, float)) and not isinstance(each, bool)]
+        numbers = [value for value in pair if is_number(value)]
         low = STATISTICS[name].worse == "low"
         if len(numbers) != 2 or len(pair) != 2 or not (numbers[0] >= numbers[1] if low else numbers[0] <= numbers[1]):
             order = "warn >= fail" if low else "warn <= fail"
@@ -196,9 +190,7 @@ def _thresholds(given: Mapping[str, tuple[float, float]] | None, z: float) -> Th
 def _sample(matrix: Matrix, sample: int | None, k: int, seed: int) -> NDArray[np.int64] | None:
     if sample is None:
         return None
-    if isinstance(sample, bool) or not isinstance(sample, (int, np.integer)) or not k < sample <= matrix.n:
-        msg = f"sample must be a whole number from k + 1 = {k + 1} to n = {matrix.n}; got {sample!r}"
-        raise InvalidInputError(msg)
+    check_whole(sample, "sample", k + 1, matrix.n, low_is="k + 1", high_is="n")
     if sample == matrix.n:
         return None
     return np.sort(np.random.default_rng([seed, 1]).choice(matrix.n, sample, replace=False))

@@ -17,6 +17,7 @@ from geomkit.auditing.readings import INTERVAL, Value
 from geomkit.auditing.result import Audit, plain, shown
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.core.matrix import as_matrix
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 from geomkit.stats.alignment import Alignment, alignment, overlap_of
 
@@ -30,7 +31,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Result):
     """How far two spaces differ in one statistic."""
 
     statistic: str
@@ -76,17 +77,15 @@ class Comparison:
         """One row a statistic and pair of spaces."""
         import pandas as pd
 
-        names = Difference.__dataclass_fields__
-        return pd.DataFrame([{name: getattr(each, name) for name in names} for each in self.differences])
+        return pd.DataFrame([difference.to_dict() for difference in self.differences])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python; NaN and infinity are None, as in JSON."""
-        names = Difference.__dataclass_fields__
         whole: dict[str, Any] = plain(
             {
                 "audits": {name: each.to_dict() for name, each in self.audits.items()},
                 "paired": self.paired,
-                "differences": [{name: getattr(each, name) for name in names} for each in self.differences],
+                "differences": [difference.to_dict() for difference in self.differences],
                 "alignments": [{"first": a, "second": b} | each.to_dict() for a, b, each in self.alignments],
                 "verdict": self.verdict,
                 "notes": list(self.notes),

@@ -3,11 +3,9 @@
 Draws are kept in the cache folder, so that an audit of the same size does not pay for them twice.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,9 +20,11 @@ from geomkit import nulls
 from geomkit.auditing.measurements import measure
 from geomkit.auditing.passes import Options
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.atomic import replacing
 from geomkit.core.cache import cache_folder, key_of
 from geomkit.core.devices import place
-from geomkit.core.matrix import as_matrix, check_choice
+from geomkit.core.matrix import as_matrix
+from geomkit.core.validation import check_choice, check_whole
 from geomkit.errors import InvalidInputError
 
 __all__ = ["NULLS", "Expected", "Null", "draws_for", "null_of", "on_host"]
@@ -156,9 +156,7 @@ def null_of(
     n, d = (matrix.n if rows is None else len(rows)), matrix.d
     if n_draws is None:
         n_draws = draws_for(n, d)
-    if isinstance(n_draws, bool) or not isinstance(n_draws, int) or n_draws < 2:
-        msg = f"null_draws must be a whole number of at least 2; got {n_draws!r}"
-        raise InvalidInputError(msg)
+    check_whole(n_draws, "null_draws", 2)
     if matrix.kind != "sparse" or kind != "permuted":
         size = n * d * 4
         if size > LARGEST:
@@ -260,17 +258,13 @@ def _read(file: Path, parts: Mapping[str, object]) -> list[dict[str, float]]:
 def _write(file: Path, parts: Mapping[str, object], drawn: list[dict[str, float]]) -> None:
     """Keep the draws so far: a run that is stopped has paid for those it made."""
     plain = [{name: value if math.isfinite(value) else None for name, value in each.items()} for each in drawn]
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"parts": parts, "digest": _seal(plain), "draws": plain}), encoding="utf-8")
-        part.replace(file)
+        with replacing(file) as part:
+            part.write_text(json.dumps({"parts": parts, "digest": _seal(plain), "draws": plain}), encoding="utf-8")
     except OSError as why:
         msg = f"random sets could not be kept, and the next audit will draw them again: {why}"
         warnings.warn(msg, RuntimeWarning, stacklevel=2)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _seal(drawn: Any) -> str:

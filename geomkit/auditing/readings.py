@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from geomkit.auditing import influences
 from geomkit.auditing.passes import Passes
+from geomkit.core.intervals import wilson
 from geomkit.errors import InvalidInputError
 from geomkit.stats.cosine import mean_by_row
 from geomkit.stats.dimension import lid_of, logs_of, mle_of, twonn_of
@@ -48,11 +49,12 @@ def _influenced(value: float, influence: NDArray[np.float64]) -> Value:
 def _share(rows: NDArray[np.bool_]) -> Value:
     """Return a share of the rows, with Wilson's interval, as if rows were independent."""
     n, share = len(rows), float(rows.mean())
-    square = INTERVAL**2
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    half = INTERVAL / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
-    ends = (max(middle - half, 0.0), min(middle + half, 1.0))
-    return Value(share, math.sqrt(share * (1 - share) / n), ends=ends, influence=np.asarray(rows - share, np.float64))
+    return Value(
+        share,
+        math.sqrt(share * (1 - share) / n),
+        ends=wilson(share, n, INTERVAL),
+        influence=np.asarray(rows - share, np.float64),
+    )
 
 
 def _cosine(found: Passes) -> Iterable[Value]:

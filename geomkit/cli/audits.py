@@ -259,7 +259,7 @@ def _check_html(out: Path | None) -> None:
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows under a temporary name, and rename the complete file."""
+    """Write rows as CSV, complete or not at all."""
     import csv
 
     with written(out) as part, part.open("w", encoding="utf-8", newline="") as file:

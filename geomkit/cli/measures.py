@@ -287,7 +287,7 @@ def warm(
 
 
 def _write(out: Path, found: "Survey") -> None:
-    """Write the arrays of a survey under a temporary name, and rename the complete file."""
+    """Write the arrays of a survey, complete or not at all."""
     import numpy as np
 
     with written(out) as part, part.open("wb") as file:

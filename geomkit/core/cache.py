@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.atomic import flush, replacing
 from geomkit.core.optional import require
 from geomkit.errors import SourceUnavailableError
 
@@ -170,7 +171,7 @@ def _files(folder: Path) -> list[Path]:
 def _seal(folder: Path, parts: Mapping[str, object]) -> None:
     files = {}
     for path in _files(folder):
-        _flush(path)
+        flush(path)
         stat = path.stat()
         files[path.relative_to(folder).as_posix()] = {
             "size": stat.st_size,
@@ -181,10 +182,8 @@ def _seal(folder: Path, parts: Mapping[str, object]) -> None:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    unfinished = folder / f".{MANIFEST}.part"
-    unfinished.write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-    _flush(unfinished)
-    unfinished.replace(folder / MANIFEST)
+    with replacing(folder / MANIFEST) as part:
+        part.write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _read_manifest(folder: Path, parts: Mapping[str, object]) -> dict[str, Any] | None:
@@ -229,11 +228,6 @@ def _is_intact(folder: Path, parts: Mapping[str, object]) -> bool:
     if changed:
         _write_manifest(folder, manifest)
     return True
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

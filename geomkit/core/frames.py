@@ -73,7 +73,7 @@ def _from_arrow(x: Any, name: str) -> Any:
     except ImportError as why:
         msg = f"{name} ({type(x).__name__}) offers itself through Arrow, which needs pyarrow, which is not installed"
         raise BackendUnavailableError(f"{msg}; pip install 'geomkit[files]'") from why
-    if "polars" in sys.modules and hasattr(x, "columns") or isinstance(x, (arrow.Table, arrow.RecordBatch)):
+    if ("polars" in sys.modules and hasattr(x, "columns")) or isinstance(x, (arrow.Table, arrow.RecordBatch)):
         table = arrow.table(x)
         if table.num_columns != 1:
             return np.column_stack([column.to_numpy() for column in table.columns])

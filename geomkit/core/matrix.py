@@ -4,7 +4,6 @@ What reaches the statistics from here is two-dimensional, has at least as many r
 kernels know how to read. Nothing is copied whole: rows are converted block by block, when a block is needed.
 """
 
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,21 +15,18 @@ from numpy.typing import NDArray
 from geomkit.core.executor import Pass
 from geomkit.core.frames import unwrapped
 from geomkit.core.row_source import RowSlice, RowSource
+from geomkit.core.validation import check_choice, check_on_invalid, name_rows
 from geomkit.errors import InvalidInputError
 
 __all__ = [
     "Matrix",
-    "OnInvalid",
     "as_matrix",
     "check_choice",
-    "check_positive",
     "check_same_width",
     "name_rows",
     "reject_invalid",
     "reject_rows",
 ]
-
-OnInvalid = Literal["raise", "drop"]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _ACCEPTED = "float16, bfloat16, float32, float64 or integers"
@@ -373,7 +369,7 @@ def reject_rows(
     InvalidInputError
         There are such rows and ``on_invalid="raise"``, or too few rows are left after dropping them.
     """
-    check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    check_on_invalid(on_invalid)
     rows = np.flatnonzero(bad)
     if len(rows) == 0:
         return matrix
@@ -387,29 +383,6 @@ def reject_rows(
         msg = f"{left}; it must have at least {min_rows}"
         raise InvalidInputError(msg)
     return kept
-
-
-def name_rows(rows: NDArray[Any]) -> str:
-    """Say how many rows, and the first few: ``3 rows (first: 17, 40, 41)``."""
-    first = ", ".join(str(int(row)) for row in rows[:3])
-    return f"1 row ({first})" if len(rows) == 1 else f"{len(rows)} rows (first: {first})"
-
-
-def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not one of the choices."""
-    if value not in choices:
-        msg = f"{name} must be one of {list(choices)}; got {value!r}"
-        raise InvalidInputError(msg)
-
-
-def check_positive(value: float, name: str) -> None:
-    """Refuse what is not a number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or math.isnan(value):
-        msg = f"{name} must be a number above 0; got {value!r}"
-        raise InvalidInputError(msg)
-    if value <= 0:
-        msg = f"{name} must be above 0; got {value!r}"
-        raise InvalidInputError(msg)
 
 
 def check_same_width(x: Matrix, y: Matrix) -> None:

@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.datasets.record import GRID, RowNumbers, Source, Vectors, checked_count
+from geomkit.core.validation import check_whole
+from geomkit.datasets.record import GRID, RowNumbers, Source, Vectors
 from geomkit.errors import InvalidInputError
 
 _Draw = Callable[[np.random.Generator, int, int], NDArray[np.float32]]
@@ -79,7 +80,7 @@ def _load(what: str, draw: _Draw, origin: str, dim: int, n: int | None, seed: in
     if n is None:
         msg = f"{name} is random and has as many rows as you ask for: give n, such as n=2000"
         raise InvalidInputError(msg)
-    count = checked_count(n, name=name)
+    count = check_whole(n, f"n for {name}", 1)
     return Vectors(
         vectors=draw(np.random.default_rng(seed), count, dim),
         labels=RowNumbers(count),

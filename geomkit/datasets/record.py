@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from operator import index
 from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from geomkit.core.validation import check_whole
 from geomkit.errors import IntegrityError, InvalidInputError
 
 Family = Literal["random", "tfidf", "word2vec", "llm"]
@@ -68,24 +68,6 @@ class RowNumbers(Sequence[str]):
         return str(self._range[at])
 
 
-def checked_count(n: object, *, name: str) -> int:
-    """Return `n` as an int, or refuse it.
-
-    Raises
-    ------
-    InvalidInputError
-        `n` is not a whole number of at least 1.
-    """
-    try:
-        count = index(n)  # type: ignore[arg-type]
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(n, bool):
-        msg = f"n for {name} is {n!r}; it must be a whole number of rows, at least 1"
-        raise InvalidInputError(msg)
-    return count
-
-
 def chosen_rows(rows: int, n: int | None, seed: int, *, name: str) -> NDArray[np.intp] | None:
     """Draw n of `rows` row numbers without replacement, sorted; None where all are wanted.
 
@@ -96,7 +78,7 @@ def chosen_rows(rows: int, n: int | None, seed: int, *, name: str) -> NDArray[np
     """
     if n is None:
         return None
-    count = checked_count(n, name=name)
+    count = check_whole(n, f"n for {name}", 1)
     if count > rows:
         msg = f"n for {name} is {count:,}, but it has only {rows:,} rows"
         raise InvalidInputError(msg)

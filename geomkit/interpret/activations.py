@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.cache import cache_folder, cached_folder, derived, is_complete, key_of, read_array
 from geomkit.core.optional import require
+from geomkit.core.validation import check_choice, check_whole
 from geomkit.datasets.corpora import texts_hash
 from geomkit.datasets.language_model import Card, LanguageModel
 from geomkit.datasets.layers import SMOLLM2_CARD, smollm2
@@ -127,15 +128,11 @@ def activations(
     causal model cannot see. Which texts share a batch changes states by the rounding of float32, no more. On disk a
     layer takes ``rows x dim x 4`` bytes: 627 MB for all BBC News at 128 tokens and 576 dimensions.
     """
-    if dtype not in {"float32", "float16"}:
-        msg = f"dtype must be float32 or float16; got {dtype!r}"
-        raise InvalidInputError(msg)
+    check_choice(dtype, "dtype", ("float32", "float16"))
     if isinstance(texts, str):
         msg = "texts is one string; it must be a sequence of texts"
         raise InvalidInputError(msg)
-    if not isinstance(max_tokens, int) or max_tokens < 1:
-        msg = f"max_tokens must be a positive whole number; got {max_tokens!r}"
-        raise InvalidInputError(msg)
+    check_whole(max_tokens, "max_tokens", 1)
     card = model.card
     wanted = tuple(sorted(set(layers_of(layers, card.layers, card.name))))
     parts: dict[str, object] = {

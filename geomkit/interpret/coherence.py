@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.result import Result
+from geomkit.core.validation import check_whole
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.cooccurrence import check_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ def intrusion(judge: Array, questions: Array) -> Floats:
 
 
 @dataclass(frozen=True)
-class Interpretability:
+class Interpretability(Result):
     """How well the top words of each dimension of a space go together, by one or several judges."""
 
     dimensions: Whole = field(repr=False)
@@ -100,13 +101,12 @@ class Interpretability:
     rotated: bool
     seed: int
 
-    def to_dict(self) -> dict[str, float | int | bool]:
+    def to_dict(self) -> dict[str, Any]:
         """Return every scalar, and the mean of every score over dimensions, beside its null."""
-        names = ("n", "d", "examined", "left_out", "shown", "exchanges", "rotated", "seed")
-        out: dict[str, float | int | bool] = {name: getattr(self, name) for name in names}
+        scalars = super().to_dict()
         for score in ("coherence", "intrusion", "coherence_null", "intrusion_null"):
-            out |= {f"{score}_{judge}": float(each.mean()) for judge, each in getattr(self, score).items()}
-        return out
+            scalars |= {f"{score}_{judge}": float(values.mean()) for judge, values in getattr(self, score).items()}
+        return scalars
 
     def to_frame(self, words: Sequence[str]) -> "pd.DataFrame":
         """Return a row for each end of each dimension: its words, its intruder, and the scores of the dimension."""

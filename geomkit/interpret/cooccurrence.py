@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.result import Result
+from geomkit.core.validation import check_number, check_whole
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["Cooccurrence", "check_number", "check_whole", "cooccurrence", "keep_probability"]
+__all__ = ["Cooccurrence", "cooccurrence", "keep_probability"]
 
 _CHUNK = 1 << 24
 """Pairs of positions that are gathered before they are added up (some 400 MiB)."""
 
 
 @dataclass(frozen=True)
-class Cooccurrence:
+class Cooccurrence(Result):
     """How often words stand near each other in a corpus."""
 
-    words: tuple[str, ...]
+    words: tuple[str, ...] = field(repr=False)
     """The vocabulary by falling number of occurrences; equally frequent words in the order they first appear."""
     occurrences: NDArray[np.int64] = field(repr=False)
     """How often each word occurs, (v,)."""
@@ -45,10 +47,9 @@ class Cooccurrence:
         """Size of the vocabulary, v."""
         return len(self.words)
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar by name, and the number of pairs of words that were seen."""
-        names = ("n_words", "window", "dynamic", "subsample", "min_count", "n_tokens", "neglected")
-        return {name: getattr(self, name) for name in names} | {"n_pairs": int(self.counts.nnz)}
+    def to_dict(self) -> dict[str, Any]:
+        """Return every scalar by name, and the number of pairs of words that were seen."""
+        return {"n_words": self.n_words} | super().to_dict() | {"n_pairs": int(self.counts.nnz)}
 
 
 def keep_probability(occurrences: NDArray[np.int64], subsample: float) -> NDArray[np.float64]:
@@ -237,26 +238,3 @@ class _Sums:
         self._pour()
         assert self._whole is not None  # noqa: S101 - _pour has just set it
         return self._whole
-
-
-def check_whole(value: Any, name: str, low: int, high: int | None = None) -> int:
-    """Return a whole number that is in its range; refuse anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low or not _below(value, high):
-        span = f"of at least {low}" if high is None else f"from {low} to {high}"
-        msg = f"{name} must be a whole number {span}; got {value!r}"
-        raise InvalidInputError(msg)
-    return int(value)
-
-
-def _below(value: Any, high: int | None) -> bool:
-    return high is None or bool(value <= high)
-
-
-def check_number(value: Any, name: str, low: float, high: float, *, open_low: bool = False) -> None:
-    """Refuse what is not a finite number in its range."""
-    real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not real or not (low < value if open_low else low <= value) or not value <= high or math.isinf(value):
-        sign = "above" if open_low else "at least"
-        top = "" if math.isinf(high) else f" and at most {high:g}"
-        msg = f"{name} must be a number {sign} {low:g}{top}; got {value!r}"
-        raise InvalidInputError(msg)

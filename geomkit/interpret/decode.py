@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import as_matrix, check_positive, name_rows
+from geomkit.core.matrix import as_matrix
 from geomkit.core.optional import require
+from geomkit.core.validation import check_positive, name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.lens.logit_lens import LogitLens
 from geomkit.interpret.lens.statistics import tensor

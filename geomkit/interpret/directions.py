@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from scipy.sparse.linalg import LinearOperator, svds
 
+from geomkit.core.validation import is_whole
 from geomkit.errors import InvalidInputError
 
 __all__ = ["coordinates", "grid", "principal"]
@@ -36,7 +37,7 @@ def grid(rows: Rows, directions: Sequence[int] | None) -> tuple[int, ...]:
         most = min(most, MOST_SPARSE)
     if directions is None:
         return (*(2**power for power in range(most.bit_length()) if 2**power < most), most)
-    wrong = [k for k in directions if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most]
+    wrong = [k for k in directions if not is_whole(k) or not 1 <= k <= most]
     if wrong:
         msg = f"directions must be whole numbers from 1 to {most}; got {wrong[0]!r}"
         raise InvalidInputError(msg)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.result import Result
+from geomkit.core.validation import check_number, check_whole
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.cooccurrence import Cooccurrence, check_number, check_whole, cooccurrence, keep_probability
+from geomkit.interpret.cooccurrence import Cooccurrence, cooccurrence, keep_probability
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,7 @@ _EXACT = 1e-8
 
 
 @dataclass(frozen=True)
-class Factorisation:
+class Factorisation(Result):
     """A truncated singular value decomposition M ≈ U Σ Vᵀ of a matrix of words and contexts."""
 
     left: NDArray[np.float64] = field(repr=False)
@@ -85,10 +87,9 @@ class Factorisation:
             residual_share=self.residual_share + cut,
         )
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar by name."""
-        names = ("dim", "power", "seed", "solver", "residual_share")
-        return {name: getattr(self, name) for name in names} | {"n_words": len(self.words)}
+    def to_dict(self) -> dict[str, Any]:
+        """Return every scalar by name."""
+        return {"dim": self.dim} | super().to_dict() | {"n_words": len(self.words)}
 
     def to_frame(self) -> "pd.DataFrame":
         """Word vectors as a table, a word a row."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.result import Result
+from geomkit.core.validation import check_whole
 from geomkit.errors import InvalidInputError
-from geomkit.interpret.cooccurrence import check_whole
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -25,10 +26,10 @@ Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Association:
+class Association(Result):
     """How much more often than by chance any two words of a vocabulary stand in one window of reference texts."""
 
-    words: tuple[str, ...]
+    words: tuple[str, ...] = field(repr=False)
     npmi: Floats = field(repr=False)
     """Normalised pointwise mutual information of any two words (Bouma 2009), (n, n), symmetric, in [-1, 1]."""
     occurrences: Whole = field(repr=False)
@@ -37,10 +38,6 @@ class Association:
     n_texts: int
     n_tokens: int
     window: int
-
-    def to_dict(self) -> dict[str, int]:
-        """Return every scalar by name."""
-        return {name: getattr(self, name) for name in ("n_windows", "n_texts", "n_tokens", "window")}
 
 
 def association(texts: Iterable[Sequence[str]], words: Sequence[str], *, window: int = 10) -> Association:

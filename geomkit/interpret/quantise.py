@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import as_matrix, check_choice, name_rows
+from geomkit.core.matrix import as_matrix
+from geomkit.core.validation import check_choice, check_whole, name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.directions import principal
 
@@ -149,10 +150,7 @@ def quantiser(x: Any, kind: str, *, directions: int | None = None, seed: int = 0
     n, d = rows.shape
     mean = basis = None
     if directions is not None:
-        most = min(n - 1, d)
-        if isinstance(directions, bool) or not isinstance(directions, (int, np.integer)) or not 0 < directions <= most:
-            msg = f"directions must be a whole number from 1 to {most}; got {directions!r}"
-            raise InvalidInputError(msg)
+        check_whole(directions, "directions", 1, min(n - 1, d))
         mean = rows.mean(axis=0)
         basis = principal(rows, mean, int(directions), seed)
         rows = (rows - mean) @ basis

@@ -1,7 +1,6 @@
 """Trained weights in safetensors files: complete or not there, and refused where they are not what they say."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit._version import __version__
+from geomkit.core.atomic import written
 from geomkit.core.optional import require
 from geomkit.errors import InvalidInputError, SourceUnavailableError
 
@@ -43,18 +43,8 @@ def write_checkpoint(
         "versions": json.dumps({"geomkit": __version__, "numpy": np.__version__, "torch": str(torch.__version__)}),
     }
     data = files.save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as why:
-        msg = f"{path} could not be written ({why.strerror}); what was there before still is"
-        raise SourceUnavailableError(msg) from why
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path, SourceUnavailableError) as part:
+        part.write_bytes(data)
 
 
 def read_checkpoint(path: Path, kind: str, version: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from geomkit.core.matrix import as_matrix, check_positive, name_rows
+from geomkit.core.intervals import wilson
+from geomkit.core.matrix import as_matrix
 from geomkit.core.optional import require
+from geomkit.core.result import Result
 from geomkit.core.threads import one_thread_each
+from geomkit.core.validation import check_positive, check_whole, name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.directions import coordinates, grid
 from geomkit.stats.labels import Labels, as_labels
@@ -21,16 +24,15 @@ from geomkit.stats.labels import Labels, as_labels
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Separability", "grouped_split", "groups_of", "row_keys", "separability", "wilson"]
+__all__ = ["Separability", "grouped_split", "groups_of", "row_keys", "separability"]
 
 Rows = NDArray[np.float64] | sparse.csr_array
 
-_Z95 = 1.959963984540054
 _ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
-class Separability:
+class Separability(Result):
     """Accuracy of a multinomial logistic regression on rows that it was not fitted to, beside what chance gives.
 
     All but counts is dimensionless.
@@ -78,18 +80,11 @@ class Separability:
     curve: tuple[tuple[str, int, float, float, float], ...] = field(repr=False)
     """What was tried: ("principal" or "random", directions, accuracy, low, high); Wilson's intervals over test rows."""
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "curve"}
-
     def to_frame(self) -> "pd.DataFrame":
         """Return the curve, a row a number of directions: kind, directions, accuracy, low, high."""
         import pandas as pd
 
         return pd.DataFrame(list(self.curve), columns=["kind", "directions", "accuracy", "low", "high"])
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<13} {value}" for name, value in self.to_dict().items())
 
 
 def separability(
@@ -157,7 +152,7 @@ def separability(
     E. B. Wilson: Probable inference, the law of succession, and statistical inference. JASA 22, 1927.
     """
     for name, value, least in (("seed", seed, 0), ("shuffles", shuffles, 2), ("resamples", resamples, 100)):
-        _whole(value, name, least)
+        check_whole(value, name, least)
     check_positive(ridge, "ridge")
     if not 0 < keep <= 1:
         msg = f"keep must be in (0, 1]; got {keep!r}"
@@ -186,8 +181,8 @@ def separability(
     if tried:
         fewest = float(_fewest(tried, curves["principal"], hits, majority, keep)[0])
         spans = _span(tried, curves["principal"], hits, majority, keep, resamples, again)
-    low, high = wilson(int(hits.sum()), len(hits))
-    random_low, random_high = wilson(int(stranger.sum()), len(hits))
+    low, high = wilson(float(hits.mean()), len(hits))
+    random_low, random_high = wilson(float(stranger.mean()), len(hits))
     return Separability(
         accuracy=float(hits.mean()), low=low, high=high, majority=float(majority.mean()),
         shuffled=float(null.mean()), shuffled_sd=float(null.std(ddof=1)), shuffled_max=float(null.max()),
@@ -198,19 +193,11 @@ def separability(
         n_train=len(first), n_test=len(second), n_copies=copies, n_classes=len(known.names), d=rows.shape[1],
         ridge=float(ridge), shuffles=int(shuffles), seed=int(seed), unconverged=fits.unconverged,
         curve=tuple(
-            (kind, k, float(row.mean()), *wilson(int(row.sum()), len(row)))
+            (kind, k, float(row.mean()), *wilson(float(row.mean()), len(row)))
             for kind, found in curves.items()
             for k, row in zip(tried, found, strict=True)
         ),
     )  # fmt: skip
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, `hits` of `n` independent ones (Wilson 1927); within [0, 1]."""
-    share, z2 = hits / n, _Z95**2 / n
-    middle = (share + z2 / 2) / (1 + z2)
-    reach = math.sqrt(share * (1 - share) * z2 + z2 * z2 / 4) / (1 + z2)
-    return (0.0 if hits == 0 else middle - reach), (1.0 if hits == n else middle + reach)
 
 
 def row_keys(x: Any) -> list[bytes]:
@@ -278,8 +265,8 @@ def grouped_split(
     InvalidInputError
         There are fewer groups than parts, groups are not one for each label, or an argument is out of range.
     """
-    _whole(seed, "seed", 0)
-    _whole(parts, "parts", 2)
+    check_whole(seed, "seed", 0)
+    check_whole(parts, "parts", 2)
     known = as_labels(labels, len(groups))
     if len(np.unique(groups)) < parts:
         msg = f"groups must be at least parts = {parts}; there are {len(np.unique(groups))}"
@@ -391,10 +378,4 @@ def _check_classes(known: Labels, first: NDArray[np.int64], second: NDArray[np.i
     if len(lacking) or len(np.unique(known.codes[first])) < 2:
         which = ", ".join(repr(known.names[each]) for each in lacking[:3].tolist()) or "all but one class"
         msg = f"train must have rows of two classes, and of each class that test has; it has none of {which}"
-        raise InvalidInputError(msg)
-
-
-def _whole(value: Any, name: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        msg = f"{name} must be a whole number of at least {least}; got {value!r}"
         raise InvalidInputError(msg)

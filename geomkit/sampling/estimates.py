@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit import nulls
-from geomkit.core.matrix import check_choice
+from geomkit.core.intervals import wilson
+from geomkit.core.result import Result
+from geomkit.core.validation import check_choice, is_number
 from geomkit.errors import InvalidInputError
 from geomkit.sampling.draws import Drawn, Known, Swept
-from geomkit.sampling.intervals import FAR, FEWEST, Adjusted, Interval, furthest, hoeffding, student, wilson
+from geomkit.sampling.intervals import FAR, FEWEST, Adjusted, Interval, furthest, hoeffding, student
 
 __all__ = ["FIGURES", "METRICS", "Estimate", "Question", "estimates"]
 
@@ -34,7 +36,7 @@ surer.
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Result):
     """One statistic of all pairs."""
 
     statistic: str
@@ -54,10 +56,6 @@ class Estimate:
     z: float
     """(value - null_mean) over both standard errors, that of the null and that of sampling."""
 
-    def to_dict(self) -> dict[str, float | str]:
-        """Every field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
 
 def _numbers(values: Any, name: str, low: float, high: float, *, ends: bool, what: str) -> tuple[float, ...]:
     given = list(values) if isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, str) else None
@@ -65,11 +63,15 @@ def _numbers(values: Any, name: str, low: float, high: float, *, ends: bool, wha
         msg = f"{name} must be a sequence of numbers {what}; got {values!r}"
         raise InvalidInputError(msg)
     for each in given:
-        is_number = isinstance(each, (int, float, np.integer, np.floating)) and not isinstance(each, bool)
-        if not (is_number and math.isfinite(each) and (low <= each <= high if ends else low < each < high)):
+        if not (is_number(each) and math.isfinite(each) and (low <= each <= high if ends else low < each < high)):
             msg = f"{name} must be numbers {what}; got {each!r}"
             raise InvalidInputError(msg)
-    return tuple(float(each) for each in given)
+    numbers = tuple(float(each) for each in given)
+    twice = [number for number in numbers if numbers.count(number) > 1]
+    if twice:
+        msg = f"{name} must be numbers {what}, each once; got {twice[0]!r} {len(twice)} times"
+        raise InvalidInputError(msg)
+    return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,12 @@ class Question:
             _numbers(quantiles, "quantiles", 0, 1, ends=False, what="inside (0, 1)"),
             sure,
         )
+
+
+def _named(kind: str, number: float) -> str:
+    """Return the name of a statistic; numbers that differ have different names, which give the number exactly."""
+    text = f"{number:g}"
+    return f"{kind}_{text if float(text) == number else repr(number)}"
 
 
 class _Columns:
@@ -172,12 +180,12 @@ def _answered(
         if question.metric == "cosine":
             below, less = columns.at_most(-eps, strictly=True)
             parts, constant = parts + [(column, -weight) for column, weight in below], constant - less
-        columns.want(f"fraction_within_{eps:g}", parts, constant)
+        columns.want(_named("fraction_within", eps), parts, constant)
     for value in question.above:
         parts, constant = columns.at_most(value)
-        columns.want(f"fraction_above_{value:g}", [(column, -weight) for column, weight in parts], 1 - constant)
+        columns.want(_named("fraction_above", value), [(column, -weight) for column, weight in parts], 1 - constant)
     for q, place in zip(question.quantiles, places, strict=True):
-        columns.want(f"quantile_{q:g}", *columns.at_most(place))
+        columns.want(_named("quantile", q), *columns.at_most(place))
     swept = drawn.sweep(np.array(columns.thresholds), known, threads)
     return _Answers(swept, question, known, columns.weights())
 
@@ -264,7 +272,7 @@ class _Answers:
 
     def quantile(self, q: float) -> Estimate:
         """Where the adjusted distribution function is q; its ends where that has the ends of its interval at q."""
-        name = f"quantile_{q:g}"
+        name = _named("quantile", q)
         weights = self.weights[name]
         adjusted = self._adjusted(weights)
         low, high, note = self._interval(adjusted, q, weights, at_share=True)
@@ -277,7 +285,7 @@ class _Answers:
 
     def near(self, q: float) -> float:
         """Return the adjusted quantile, but among the values measured."""
-        return self.swept.place(q + self._adjusted(self.weights[f"quantile_{q:g}"]).shift)
+        return self.swept.place(q + self._adjusted(self.weights[_named("quantile", q)]).shift)
 
     def _spread(self, middle: float) -> Vector:
         """Weights of the square of what an entry is off from `middle`, which does not depend on the origin."""
@@ -297,7 +305,8 @@ class _Answers:
         plain = self.sums.mean(weights)
         bearing = self.sums.bearing(weights)
         if 0 < plain < 1 and 0 < share < 1 and bearing >= min(FEWEST, self.sums.drawn / 5):
-            return *wilson(share, adjusted.variance, student(adjusted.df, self.question.confidence)), ""
+            draws = share * (1 - share) / adjusted.variance if adjusted.variance else math.inf
+            return *wilson(share, draws, student(adjusted.df, self.question.confidence)), ""
         about = share if at_share else min(max(plain, 0.0), 1.0)
         what = "points" if self.drawn.cuts is None else "blocks"
         note = "no pair on one side" if plain in {0.0, 1.0} else f"{bearing:.0f} {what} bear the variance"
@@ -327,7 +336,9 @@ def _null(name: str, question: Question, drawn: Drawn) -> tuple[float, float]:
 
         half, q = (d - 1) / 2, float(at)
         value = 2 * float(betaincinv(half, half, q)) - 1
-        return value, math.sqrt(q * (1 - q) / pairs) / float(sphere.pdf(value))
+        density = float(sphere.pdf(value))
+        # So far out that float64 has no density left, there is no standard deviation by it.
+        return value, math.sqrt(q * (1 - q) / pairs) / density if density > 0 else math.nan
     if name == "mean":
         return 0.0, sphere.mean_sd(n)
     return sphere.std, sphere.mean_square_sd(n) / (2 * sphere.std)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
+from geomkit.core.result import Result
+from geomkit.core.validation import check_choice, check_on_invalid, check_threads, check_whole
 from geomkit.covariance.accumulate import accumulate, by_columns
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
 from geomkit.sampling.draws import Drawn, Known, known_from
 from geomkit.sampling.estimates import FIGURES, Estimate, Question, estimates
-from geomkit.stats.cosine import check_threads
 from geomkit.stats.moments import Moments, moments_of_pair
 from geomkit.stats.moments import moments as moments_of
 
@@ -28,7 +29,7 @@ FEWEST_POINTS = 20
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Result):
     """Statistics of all pairs of rows, estimated from the pairs of some, with intervals over points."""
 
     estimates: tuple[Estimate, ...]
@@ -91,9 +92,9 @@ class Sampled:
         return pd.DataFrame(self.to_rows())
 
     def to_dict(self) -> dict[str, Any]:
-        """Every scalar field by name, and the estimates by theirs."""
-        scalars = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in {"estimates", "rows"}}
-        return scalars | {each.statistic: each.to_dict() for each in self.estimates}
+        """Return every scalar field by name, and the estimates by theirs."""
+        scalars = super().to_dict()
+        return scalars | {estimate.statistic: estimate.to_dict() for estimate in scalars.pop("estimates")}
 
     def __str__(self) -> str:
         drawn = f"{self.points:,}" if self.n_blocks is None else f"{self.points:,} in {self.n_blocks:,} blocks"
@@ -241,10 +242,6 @@ def sampled(
     )
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
 def _check(
     matrix: Matrix,
     points: int,
@@ -257,18 +254,11 @@ def _check(
 ) -> None:
     check_threads(threads)
     check_choice(precision, "precision", ("float32", "float64"))
-    check_choice(on_invalid, "on_invalid", ("raise", "drop"))
-    if not _is_whole(points) or points < FEWEST_POINTS:
-        msg = f"points must be a whole number of at least {FEWEST_POINTS}; got {points!r}"
-        raise InvalidInputError(msg)
-    if not _is_whole(seed) or seed < 0:
-        msg = f"seed must be a whole number of at least 0; got {seed!r}"
-        raise InvalidInputError(msg)
+    check_on_invalid(on_invalid)
+    check_whole(points, "points", FEWEST_POINTS)
+    check_whole(seed, "seed", 0)
     if blocks is not None:
-        most = points // FEWEST_POINTS
-        if not _is_whole(blocks) or not 2 <= blocks <= most:
-            msg = f"blocks must be a whole number of rows from 2 to points // {FEWEST_POINTS} = {most}; got {blocks!r}"
-            raise InvalidInputError(msg)
+        check_whole(blocks, "blocks", 2, points // FEWEST_POINTS, high_is=f"points // {FEWEST_POINTS}")
     if not (moments is None or moments is False or isinstance(moments, Moments)):
         msg = f"moments must be the Moments of x, False for none, or None to compute them; got {moments!r}"
         raise InvalidInputError(msg)

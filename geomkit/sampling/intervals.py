@@ -29,7 +29,6 @@ __all__ = [
     "furthest",
     "hoeffding",
     "student",
-    "wilson",
 ]
 
 Vector = NDArray[np.float64]
@@ -197,20 +196,6 @@ def student(df: float, confidence: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, (1 + confidence) / 2))
-
-
-def wilson(share: float, variance: float, times: float) -> tuple[float, float]:
-    """Interval of a share with a variance of its own, as if from ``share (1 - share) / variance`` draws (Wilson 1927).
-
-    `times` is how many standard errors it reaches.
-    """
-    if variance == 0:
-        return share, share
-    draws = share * (1 - share) / variance
-    part = times**2 / draws
-    middle = (share + part / 2) / (1 + part)
-    reach = times / (1 + part) * math.sqrt(variance + part / draws / 4)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def hoeffding(share: float, drawn: int, confidence: float) -> tuple[float, float]:

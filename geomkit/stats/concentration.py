@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.core.devices import Device, place
-from geomkit.core.matrix import as_matrix, check_choice, check_positive
+from geomkit.core.matrix import as_matrix
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_choice, check_positive, check_threads
 from geomkit.covariance.accumulate import accumulate, by_columns, valid_rows
 from geomkit.covariance.gram import gram_pair_sums
 from geomkit.kernels import Backend, load, module
@@ -17,7 +19,6 @@ from geomkit.pairwise.normalization import Rows, centred_rows
 from geomkit.pairwise.reducers import RowRanges, Tally
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
-from geomkit.stats.cosine import check_threads
 from geomkit.stats.distribution import Distribution
 
 __all__ = ["Concentration", "concentration"]
@@ -27,7 +28,7 @@ CERTAIN = 100.0
 
 
 @dataclass(frozen=True)
-class Concentration:
+class Concentration(Result):
     """Minkowski distances over all n(n-1)/2 distinct pairs of rows, in the units of the data."""
 
     n: int
@@ -62,13 +63,6 @@ class Concentration:
     def quantile(self, q: ArrayLike) -> Any:
         """Distance at or below which a share `q` of the pairs lies; see `Distribution.quantile`."""
         return _in_units(self.distribution.quantile(q), self.unit)
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in {"distribution", "unit"}}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<26} {value}" for name, value in self.to_dict().items())
 
 
 def concentration(

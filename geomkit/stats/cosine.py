@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomkit.core.devices import Device, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice, check_same_width
+from geomkit.core.matrix import Matrix, as_matrix, check_same_width
+from geomkit.core.result import Result
 from geomkit.core.threads import ieee, processors
+from geomkit.core.validation import check_choice, check_number, check_threads
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, load, module
 from geomkit.pairwise.normalization import Rows, unit_rows
@@ -20,11 +22,11 @@ from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.distribution import Distribution
 
-__all__ = ["CosineStats", "cosine_bound", "cosine_similarity", "cosine_stats"]
+__all__ = ["CosineStats", "check_threads", "cosine_bound", "cosine_similarity", "cosine_stats"]
 
 
 @dataclass(frozen=True)
-class CosineStats:
+class CosineStats(Result):
     """The distribution of cosine similarity over all n(n-1)/2 distinct pairs of rows. Everything is dimensionless."""
 
     n: int
@@ -78,9 +80,7 @@ class CosineStats:
 
     def fraction_within(self, eps: float) -> float:
         """Share of pairs with ``|cosine| <= eps``; a counter that straddles an end is divided in proportion."""
-        if not (isinstance(eps, (int, float, np.floating)) and eps >= 0):
-            msg = f"eps must be a number of at least 0; got {eps!r}"
-            raise InvalidInputError(msg)
+        check_number(eps, "eps", 0, finite=False)
         if eps >= max(abs(self.min), abs(self.max)):
             return 1.0
         upto = self.distribution.cumulative(np.array([eps, np.nextafter(-eps, -1.0)]))
@@ -95,14 +95,6 @@ class CosineStats:
     def rms(self) -> float:
         """Root mean square cosine."""
         return math.hypot(self.mean, self.std)
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        names = [name for name in self.__dataclass_fields__ if name != "distribution"]
-        return {name: getattr(self, name) for name in names}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<12} {value}" for name, value in self.to_dict().items())
 
 
 def cosine_stats(
@@ -330,10 +322,3 @@ def _as_given(matrix: Matrix, out: Any) -> Any:
     import torch
 
     return torch.as_tensor(out, device=matrix.data.device)
-
-
-def check_threads(threads: int | None) -> None:
-    """Refuse a thread count that is not a whole number of at least 1."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        msg = f"threads must be a whole number of at least 1, or None; got {threads!r}"
-        raise InvalidInputError(msg)

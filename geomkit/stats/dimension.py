@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_choice, check_threads, check_whole
 from geomkit.covariance.accumulate import accumulate, by_columns, valid_rows
 from geomkit.covariance.gram import gram_pair_sums
 from geomkit.errors import InvalidInputError
@@ -19,7 +21,7 @@ from geomkit.pairwise.reducers import Tally
 from geomkit.pairwise.scores import Scores, cosine_scores, euclidean_scores
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
-from geomkit.stats.cosine import check_threads, prepare
+from geomkit.stats.cosine import prepare
 from geomkit.stats.distribution import Distribution
 from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
@@ -49,7 +51,7 @@ VARIANCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntrinsicDimension:
+class IntrinsicDimension(Result):
     """An estimate of the intrinsic dimension; dimensionless, whatever the units of the data."""
 
     dimension_: float
@@ -80,13 +82,6 @@ class IntrinsicDimension:
     local: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     """Dimension at each row for `mle` and `lid`, (n,): NaN where the row was skipped, infinite where all its neighbours
     are equally far. None for the others."""
-
-    def to_dict(self) -> dict[str, float | int | str | None]:
-        """Every scalar field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "local"}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<18} {value}" for name, value in self.to_dict().items())
 
 
 def intrinsic_dimension(
@@ -180,9 +175,8 @@ def intrinsic_dimension(
         return _correlation(scores, metric, threads)
     if method == "twonn":
         k = 2
-    elif isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= matrix.n - 1:
-        msg = f"k must be a whole number from 2 to n - 1 = {matrix.n - 1} for method {method!r}; got {k!r}"
-        raise InvalidInputError(msg)
+    else:
+        check_whole(k, "k", 2, matrix.n - 1, high_is="n - 1", suffix=f" for method {method!r}")
     found = neighbors(
         x, k, metric=metric, precision=precision, backend=backend, device=device, on_invalid=on_invalid, threads=threads
     )

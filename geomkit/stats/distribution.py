@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geomkit.core.validation import check_whole
 from geomkit.errors import InvalidInputError
 from geomkit.pairwise.reducers import Tally
 
@@ -168,9 +169,7 @@ class Distribution:
         edges : (bins + 1,) float64
         """
         low, high = limits
-        if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 1:
-            msg = f"bins must be a whole number of at least 1; got {bins!r}"
-            raise InvalidInputError(msg)
+        check_whole(bins, "bins", 1)
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             msg = f"range must be two finite numbers in ascending order; got {limits!r}"
             raise InvalidInputError(msg)

@@ -10,7 +10,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from geomkit.core.devices import Device
-from geomkit.errors import InvalidInputError
+from geomkit.core.result import Result
+from geomkit.core.validation import check_number
 from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
 
@@ -18,7 +19,7 @@ __all__ = ["Hubness", "duplicates_of", "graph_of", "hubness", "hubness_of", "out
 
 
 @dataclass(frozen=True)
-class Hubness:
+class Hubness(Result):
     """The k-occurrence N_k of each row, and the graph of k nearest neighbours. All but counts is dimensionless."""
 
     occurrence: NDArray[np.int64] = field(repr=False)
@@ -71,14 +72,6 @@ class Hubness:
     product: str
     """The library whose matrix product ran."""
     n_dropped: int
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        left_out = {"occurrence", "rows"}
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<24} {value}" for name, value in self.to_dict().items())
 
 
 def hubness(
@@ -140,7 +133,7 @@ def hubness(
     R. Feldbauer, M. Leodolter, C. Plant, A. Flexer: Fast approximate hubness reduction for large high-dimensional data.
     ICBK 2018.
     """
-    _check_duplicates(duplicates)
+    check_number(duplicates, "duplicates", 0, 1)
     found = neighbors(
         x,
         k,
@@ -162,7 +155,7 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
     InvalidInputError
         `duplicates` is not in [0, 1].
     """
-    _check_duplicates(duplicates)
+    check_number(duplicates, "duplicates", 0, 1)
     n, k = found.n, found.k
     occurrence = np.bincount(positions(found).ravel(), minlength=n).astype(np.int64)
     skewness, se = _skewness(occurrence, k, seen(positions(found)[:, :1]))
@@ -198,13 +191,6 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
         product=found.product,
         n_dropped=found.n_dropped,
     )
-
-
-def _check_duplicates(duplicates: float) -> None:
-    is_number = isinstance(duplicates, (int, float, np.integer, np.floating)) and not isinstance(duplicates, bool)
-    if not is_number or not 0 <= duplicates <= 1:
-        msg = f"duplicates must be a number in [0, 1]; got {duplicates!r}"
-        raise InvalidInputError(msg)
 
 
 def _skewness(occurrence: NDArray[np.int64], k: int, links: NDArray[np.int64]) -> tuple[float, float]:

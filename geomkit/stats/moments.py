@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, named, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_on_invalid, check_threads
 from geomkit.covariance.accumulate import WIDEST, accumulate, by_columns, extend, valid_rows
 from geomkit.covariance.batches import ScatterPair
 from geomkit.covariance.gram import Wide, gram_pair_sums
@@ -17,13 +19,12 @@ from geomkit.covariance.influence import influences
 from geomkit.covariance.scatter import PairSums, Scatter
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
-from geomkit.stats.cosine import check_threads
 
 __all__ = ["WIDEST", "Moments", "MomentsAccumulator", "moments", "moments_of_pair", "moments_of_wide"]
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(Result):
     """Moments of cosine and of squared Euclidean distance over all n(n-1)/2 distinct pairs of rows.
 
     Exact up to float64 rounding, whatever the dtype of the rows. Variances are those of the pairs themselves: divided
@@ -67,14 +68,6 @@ class Moments:
     The "rogue dimensions" of Timkey & van Schijndel (2021).
     """
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        names = [name for name in self.__dataclass_fields__ if name != "cosine_shares"]
-        return {name: getattr(self, name) for name in names}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<36} {value}" for name, value in self.to_dict().items())
-
 
 class MomentsAccumulator:
     """Moments of a stream of blocks of rows, which need not fit into memory together.
@@ -110,7 +103,7 @@ class MomentsAccumulator:
         on_invalid: str = "raise",
         threads: int | None = None,
     ) -> None:
-        check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+        check_on_invalid(on_invalid)
         check_threads(threads)
         # Refused before there are rows.
         place(as_matrix(np.empty((1, 1)), min_rows=1), backend, device, several=False)
@@ -274,7 +267,7 @@ def moments(
     counted once, and a few blocks. Errors are float64 roundings of sums: means come out to about 1e-15 of ``E D²`` (of
     1, for cosines), variances to about 1e-15 of its square.
     """
-    check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    check_on_invalid(on_invalid)
     check_threads(threads)
     matrix = as_matrix(x)
     matrix, which = place(matrix, backend, device, several=False)

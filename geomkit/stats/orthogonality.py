@@ -4,11 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from geomkit import nulls
 from geomkit.core.devices import Device
-from geomkit.errors import InvalidInputError
+from geomkit.core.result import Result
+from geomkit.core.validation import check_number
 from geomkit.stats.cosine import CosineStats, cosine_stats
 
 __all__ = ["Null", "Orthogonality", "orthogonality", "orthogonality_of"]
@@ -25,7 +24,7 @@ class Null:
 
 
 @dataclass(frozen=True, slots=True)
-class Orthogonality:
+class Orthogonality(Result):
     """Summary of |cosine| over all distinct pairs of rows. Everything is dimensionless."""
 
     n: int
@@ -52,15 +51,12 @@ class Orthogonality:
     precision: str
     n_dropped: int
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar by name, the nulls as ``<statistic>_null_mean``, ``_null_sd`` and ``_z``."""
-        flat = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "nulls"}
-        for name, null in self.nulls.items():
+    def to_dict(self) -> dict[str, Any]:
+        """Return every scalar by name, the nulls as ``<statistic>_null_mean``, ``_null_sd`` and ``_z``."""
+        flat = Result.to_dict(self)
+        for name, null in flat.pop("nulls").items():
             flat |= {f"{name}_null_mean": null.mean, f"{name}_null_sd": null.sd, f"{name}_z": null.z}
         return flat
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<26} {value}" for name, value in self.to_dict().items())
 
 
 def orthogonality(
@@ -97,16 +93,9 @@ def orthogonality(
     -----
     One sweep, as for `cosine_stats`. On the sphere any two pairs are independent, so that the null variances are exact.
     """
-    check_eps(eps)
+    check_number(eps, "eps", 0, 1)
     found = cosine_stats(x, backend=backend, device=device, precision=precision, on_invalid=on_invalid, threads=threads)
     return orthogonality_of(found, eps)
-
-
-def check_eps(eps: float) -> None:
-    """Refuse what is not a number in [0, 1]."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.integer, np.floating)) or not 0 <= eps <= 1:
-        msg = f"eps must be a number in [0, 1]; got {eps!r}"
-        raise InvalidInputError(msg)
 
 
 def orthogonality_of(found: CosineStats, eps: float) -> Orthogonality:

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import Matrix, as_matrix, check_positive, reject_rows
+from geomkit.core.matrix import Matrix, as_matrix, reject_rows
+from geomkit.core.result import Result
+from geomkit.core.validation import check_positive, check_whole
 from geomkit.errors import InvalidInputError
 from geomkit.stats.labels import Labels, as_labels
 
@@ -27,7 +29,7 @@ _INDICATED = 2**25
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Result):
     """Accuracy of a linear probe on rows that it was not fitted to, beside shuffled labels.
 
     All but counts is dimensionless.
@@ -58,13 +60,6 @@ class Probe:
     ridge: float
     seed: int
     n_dropped: int
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<15} {value}" for name, value in self.to_dict().items())
 
 
 def probe(
@@ -173,11 +168,11 @@ def probe(
 
 
 def _check(seed: int, folds: int, shuffles: int, sample: int | None) -> None:
-    wanted = [("seed", seed, 0), ("folds", folds, 2), ("shuffles", shuffles, 2)]
-    for name, value, least in [*wanted, *([("sample", sample, 2)] if sample is not None else [])]:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            msg = f"{name} must be a whole number of at least {least}; got {value!r}"
-            raise InvalidInputError(msg)
+    check_whole(seed, "seed", 0)
+    check_whole(folds, "folds", 2)
+    check_whole(shuffles, "shuffles", 2)
+    if sample is not None:
+        check_whole(sample, "sample", 2)
 
 
 def _folds(known: Labels, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:

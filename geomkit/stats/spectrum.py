@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.devices import Device, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice
+from geomkit.core.matrix import Matrix, as_matrix
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_on_invalid, check_threads
 from geomkit.covariance.accumulate import WIDEST, accumulate, by_columns, in_threads, valid_rows
 from geomkit.covariance.gram import gram_pair_sums
 from geomkit.covariance.projections import Axes, Partition, project_rows
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
-from geomkit.stats.cosine import check_threads
 from geomkit.stats.moments import Moments, moments_of_pair, moments_of_wide
 
 __all__ = ["Spectrum", "spectrum", "spectrum_and_moments", "spectrum_of"]
@@ -33,7 +34,7 @@ FAINT = 2.0**-40
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Result):
     """Eigenvalues of the covariance of the rows, what they come to, and how the rows lie about the origin.
 
     Standard errors are over rows, by their influence (the infinitesimal jackknife): how far another sample of n rows
@@ -86,15 +87,6 @@ class Spectrum:
     below max(n, d) 2⁻⁵² of the largest, which is rounding; infinite where float64 cannot say them."""
     shares: Vector = field(repr=False, compare=False)
     """Share of each coordinate in the mean cosine, (d,), exact; may be negative (Timkey & van Schijndel 2021)."""
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        return {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name not in {"eigenvalues", "shares"}
-        }
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<22} {value}" for name, value in self.to_dict().items())
 
 
 def spectrum(
@@ -175,7 +167,7 @@ def spectrum_and_moments(
     InvalidInputError, BackendUnavailableError
         As for `spectrum`.
     """
-    check_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    check_on_invalid(on_invalid)
     check_threads(threads)
     matrix, which = place(as_matrix(x), backend, device, several=False)
     return spectrum_of(matrix, which, on_invalid, threads, errors=standard_errors)

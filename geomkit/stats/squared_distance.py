@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geomkit.core.devices import Device
 from geomkit.core.matrix import as_matrix
+from geomkit.core.result import Result
 from geomkit.pairwise.reducers import Tally
 from geomkit.pairwise.scores import Scores, euclidean_scores
 from geomkit.pairwise.sweep import sweep
@@ -20,7 +21,7 @@ __all__ = ["SquaredDistanceStats", "squared_distance_stats"]
 
 
 @dataclass(frozen=True)
-class SquaredDistanceStats:
+class SquaredDistanceStats(Result):
     """The distribution of |x_i - x_j|² over all n(n-1)/2 distinct pairs of rows, in squared units of the data."""
 
     n: int
@@ -58,13 +59,6 @@ class SquaredDistanceStats:
         found = np.asarray(self.distribution.quantile(1 - np.asarray(q, np.float64)))
         value = np.maximum(-2 * self.unit * found, 0.0)
         return float(value) if value.ndim == 0 else value
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in {"distribution", "unit"}}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<17} {value}" for name, value in self.to_dict().items())
 
 
 def squared_distance_stats(

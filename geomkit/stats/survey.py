@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from geomkit.core.devices import Device
 from geomkit.core.matrix import as_matrix
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
-from geomkit.errors import InvalidInputError
+from geomkit.core.validation import check_number
 from geomkit.pairwise.reducers import Above, RowExtremes
 from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import Scores, cosine_scores
@@ -25,7 +26,7 @@ MOST_DUPLICATES = 2**24
 
 
 @dataclass(frozen=True)
-class Survey:
+class Survey(Result):
     """What one sweep over all pairs told."""
 
     cosine: CosineStats
@@ -40,17 +41,14 @@ class Survey:
     """Pairs of rows of the input whose cosine in float64 is at least 1 - `tolerance`, the smaller first, (m, 2)."""
     tolerance: float
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar by name: those of the cosine, how many rows were redone for neighbours, and the duplicates."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scalars of the cosine, how many rows were redone for neighbours, and the number of duplicates."""
         return self.cosine.to_dict() | {
             "k": self.neighbors.k,
             "n_recomputed": self.neighbors.n_recomputed,
             "n_duplicate_pairs": len(self.duplicates),
             "duplicate_tolerance": self.tolerance,
         }
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<20} {value}" for name, value in self.to_dict().items())
 
 
 def survey(
@@ -93,10 +91,7 @@ def survey(
     O(n² d) time: the product of each tile is made once for all four answers. Duplicates are settled in float64, whose
     rounding they are allowed: ``4 (d + 16) 2⁻⁵³``.
     """
-    is_number = isinstance(duplicates, (int, float, np.floating)) and not isinstance(duplicates, bool)
-    if not is_number or not 0 <= duplicates <= 1:
-        msg = f"duplicates must be a number in [0, 1]; got {duplicates!r}"
-        raise InvalidInputError(msg)
+    check_number(duplicates, "duplicates", 0, 1)
     matrix = as_matrix(x)
     check_k(k, matrix.n)
     scores = prepare(matrix, backend, precision, on_invalid, threads, cosine_scores, device=device)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit.core.matrix import check_choice
+from geomkit.core.validation import check_choice
 from geomkit.kernels import Backend, module
 
 __all__ = ["PRECISIONS", "Warmed", "warm"]

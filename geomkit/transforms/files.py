@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from geomkit._version import __version__
+from geomkit.core.atomic import replacing
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.transforms.base import Transform
 from geomkit.transforms.table import TRANSFORMS
@@ -69,15 +70,8 @@ def save(transform: Transform, path: str | os.PathLike[str]) -> None:
     tensors = {
         name: np.array(getattr(transform, name), what.dtype, order="C") for name, what in transform.learned.items()
     }
-    out = Path(path)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
+    with replacing(Path(path)) as part:
         part.write_bytes(numpy_files.save(tensors, metadata))
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Transform:

@@ -12,7 +12,8 @@ from scipy.linalg import eigh
 from scipy.linalg.blas import dsyrk
 
 from geomkit.core.blocks import block_rows
-from geomkit.core.matrix import Matrix, name_rows
+from geomkit.core.matrix import Matrix
+from geomkit.core.validation import name_rows
 from geomkit.errors import InvalidInputError
 
 __all__ = ["WIDEST", "Principal", "centre", "check_finite", "deviations", "principal"]

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
-from geomkit.core.matrix import Matrix, check_choice
+from geomkit.core.matrix import Matrix
+from geomkit.core.validation import check_choice, check_number
 from geomkit.errors import InvalidInputError
 from geomkit.transforms.base import Invertible, Learned
-from geomkit.transforms.checks import check_components, check_orthonormal, check_ridge
+from geomkit.transforms.checks import check_components, check_orthonormal
 from geomkit.transforms.sums import centre, principal
 
 __all__ = ["Whitening"]
@@ -118,7 +119,8 @@ class Whitening(Invertible):
         return int(self.components_.shape[0] if self.kind == "pca" else self.n_features_in_)
 
     def _check_parameters(self, d: int) -> None:
-        check_ridge(self.ridge)
+        # A larger ridge would only shrink all rows.
+        check_number(self.ridge, "ridge", 0, 1e12)
         check_components(self.n_components, 1, d)
         check_choice(self.kind, "kind", ("zca", "pca"))
 

@@ -153,7 +153,7 @@ def bad_files(folder):
         (["cosine", "ones.npy", "--precision", "float8"], "precision"),
         (["cosine", "ones.npy", "--threads", "0"], "threads"),
         (["cosine", "ones.npy", "--on-invalid", "ignore"], "on_invalid"),
-        (["concentration", "ones.npy", "--p", "-1"], "p must be above 0"),
+        (["concentration", "ones.npy", "--p", "-1"], "p must be a number above 0"),
         (["orthogonality", "ones.npy", "--eps", "2"], "eps"),
         (["cosine", "spere-50"], "no source is called"),
         (["cosine", "sphere-50"], "give n"),

@@ -76,7 +76,7 @@ def test_rows_in_many_files(call, tmp_path, x):
         (("concentration", "--sample", 100, "--device", "cuda"), "--device must be left out, or be cpu, with --sample"),
         (("concentration", "--sample", 100, "--p", 1), "--p must be 2 with --sample"),
         (("cosine", "--sample", 100, "--confidence", 1), "confidence must be numbers inside (0, 1)"),
-        (("cosine", "--sample", 100, "--blocks", 6), "blocks must be a whole number of rows from 2"),
+        (("cosine", "--sample", 100, "--blocks", 6), "blocks must be a whole number from 2"),
         (("cosine", "--sample", 100, "--seed", -1), "seed must be a whole number of at least 0; got -1"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from geomkit.core.matrix import as_matrix, check_choice, check_positive, name_rows, reject_rows
+from geomkit.core.matrix import as_matrix, reject_rows
 from geomkit.errors import GeomkitError, InvalidInputError
 from geomkit.stats.concentration import concentration
 from geomkit.stats.cosine import cosine_similarity, cosine_stats
@@ -309,29 +309,6 @@ def test_precision_and_backend_of_the_matrix():
         cosine_similarity(PLAIN, backend="half")
 
 
-def test_names_of_rows():
-    assert name_rows(np.array([4])) == "1 row (4)"
-    assert name_rows(np.array([4, 7])) == "2 rows (first: 4, 7)"
-    assert name_rows(np.arange(9)) == "9 rows (first: 0, 1, 2)"
-
-
 def test_no_bad_rows_leave_the_matrix_as_it_is():
     matrix = as_matrix(PLAIN)
     assert reject_rows(matrix, np.zeros(3, bool), "are bad", "raise", 2) is matrix
-
-
-def test_positive_numbers():
-    for value in (1, 0.5, math.inf, np.float32(2), np.int64(3)):
-        check_positive(value, "p")
-    for value in (0, -1, -math.inf):
-        with pytest.raises(InvalidInputError, match=f"p must be above 0; got {value}"):
-            check_positive(value, "p")
-    for value in (math.nan, "1", None, True, 1j, [1]):
-        with pytest.raises(InvalidInputError, match="p must be a number above 0; got"):
-            check_positive(value, "p")
-
-
-def test_choices():
-    check_choice("a", "letter", ("a", "b"))
-    with pytest.raises(InvalidInputError, match=r"letter must be one of \['a', 'b'\]; got 'c'"):
-        check_choice("c", "letter", ("a", "b"))

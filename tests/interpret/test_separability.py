@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import sparse, stats
+from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from geomkit.errors import InvalidInputError
 from geomkit.interpret import directions
-from geomkit.interpret.separability import grouped_split, groups_of, row_keys, separability, wilson
+from geomkit.interpret.separability import grouped_split, groups_of, row_keys, separability
 
 
 def clusters(n=400, d=16, classes=4, used=3, apart=4.0, seed=0):
@@ -154,12 +154,6 @@ def test_equal_rows_have_equal_keys():
     keys = row_keys(stored)
     assert keys[0] == keys[1] != keys[2]
     assert stored.nnz == 4
-
-
-@pytest.mark.parametrize("hits", [0, 1, 7, 20])
-def test_wilson_is_that_of_scipy(hits):
-    want = stats.binomtest(hits, 20).proportion_ci(method="wilson")
-    assert wilson(hits, 20) == pytest.approx((want.low, want.high), abs=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(60, 9), (30, 50)])

@@ -279,6 +279,27 @@ def test_more_confidence_is_wider():
     assert high.se == low.se
 
 
+def test_numbers_that_are_close_are_statistics_of_their_own():
+    close = sampled(x_of(), 100, seed=0, within=(0.1, 0.1000001), above=(0.2, 0.20000001), quantiles=(0.5, 0.5000001))
+    names = [estimate.statistic for estimate in close.estimates]
+    assert names == [
+        "mean", "std", "fraction_within_0.1", "fraction_within_0.1000001", "fraction_above_0.2",
+        "fraction_above_0.20000001", "quantile_0.5", "quantile_0.5000001",
+    ]  # fmt: skip
+    assert set(names) <= set(close.to_dict())
+    assert [row["statistic"] for row in close.to_rows()] == names
+    nulls = [close[name].null_mean for name in names if name.startswith("fraction_within")]
+    assert nulls[0] < nulls[1]
+
+
+@pytest.mark.parametrize("q", [0.9999999, 1 - 2**-53, 1e-7, 1e-300])
+def test_quantiles_far_out_have_an_answer(q):
+    found = sampled(x_of(), 100, seed=0, quantiles=(q,))[f"quantile_{q!r}" if q != 1e-7 else "quantile_1e-07"]
+    assert found.low <= found.value <= found.high
+    assert -1 <= found.null_mean <= 1
+    assert found.null_sd > 0 or math.isnan(found.null_sd)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -290,9 +311,11 @@ def test_more_confidence_is_wider():
         ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
         ({"seed": None}, "seed must be"),
         ({"metric": "euclidean"}, "metric must be"),
-        ({"blocks": 1}, "blocks must be a whole number of rows from 2 to points // 20 = 5; got 1"),
+        ({"blocks": 1}, "blocks must be a whole number from 2 to points // 20 = 5; got 1"),
         ({"blocks": 6}, "blocks must be .* got 6"),
         ({"within": (1.5,)}, r"within must be numbers in \[0, 1\]; got 1.5"),
+        ({"within": (0.1, 0.2, 0.1)}, r"within must be numbers in \[0, 1\], each once; got 0.1 2 times"),
+        ({"quantiles": (0.5, 0.5)}, "quantiles must be .* each once; got 0.5 2 times"),
         ({"within": 0.1}, "within must be a sequence"),
         ({"within": "0.1"}, "within must be a sequence"),
         ({"within": (-0.1,), "metric": "squared_distance"}, "within must be numbers of at least 0"),

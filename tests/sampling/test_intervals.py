@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from geomkit.sampling.intervals import Adjusted, Sums, furthest, hoeffding, student, wilson
+from geomkit.sampling.intervals import Adjusted, Sums, furthest, hoeffding, student
 
 ONE = np.array([0.0, 1.0])
 """Weights of the kernel that counts pairs; the kernel at hand has the first column."""
@@ -165,15 +165,6 @@ def test_how_far_the_sample_is_off_in_its_controls():
 
 def test_student_is_scipy():
     assert student(7.5, 0.9) == pytest.approx(stats.t.ppf(0.95, 7.5), rel=1e-10)
-
-
-@pytest.mark.parametrize(("hits", "of"), [(1, 40), (20, 40), (39, 40)])
-def test_wilson_is_that_of_a_binomial_with_the_variance_of_one(hits, of):
-    share = hits / of
-    found = wilson(share, share * (1 - share) / of, stats.norm.ppf(0.975))
-    expected = stats.binomtest(hits, of).proportion_ci(0.95, method="wilson")
-    assert found == pytest.approx((expected.low, expected.high), rel=1e-9)
-    assert wilson(0.3, 0.0, 2.0) == (0.3, 0.3)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.9, 1.0])

@@ -192,7 +192,7 @@ def test_constant_columns_and_identical_rows():
         ({"shuffles": 1}, "shuffles must be a whole number of at least 2; got 1"),
         ({"shuffles": 2.0}, "shuffles must be a whole number of at least 2; got 2.0"),
         ({"sample": 1}, "sample must be a whole number of at least 2; got 1"),
-        ({"ridge": 0}, "ridge must be above 0; got 0"),
+        ({"ridge": 0}, "ridge must be a number above 0; got 0"),
         ({"on_invalid": "skip"}, "on_invalid must be one of"),
         ({"labels": [0, 1] * 5}, "one label for each of the 40 rows of x; got 10"),
         ({"labels": [0] * 40}, "labels must be of at least two classes"),

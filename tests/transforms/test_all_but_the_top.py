@@ -70,7 +70,7 @@ def test_squared_cosines_fall_to_those_of_the_other_directions():
 
 @pytest.mark.parametrize("k", [-1, 6, 7, 1.0, "1", True, np.float64(1)])
 def test_refused_components(k):
-    with pytest.raises(InvalidInputError, match=r"n_components must be None or an integer from 0 to 5; got"):
+    with pytest.raises(InvalidInputError, match=r"n_components must be a whole number from 0 to 5, or None; got"):
         AllButTheTop(k).fit(rows())
 
 

@@ -290,7 +290,7 @@ OTHERS = {
     "components": (AllButTheTop(2), {"components_": np.eye(6)[:3]}, "components_ has 3 rows; n_components=2 makes 2"),
     "default components": (AllButTheTop(), {"components_": np.eye(6)[:2]}, "components_ has 2 rows"),
     "askew": (AllButTheTop(1), {"components_": np.ones((1, 6))}, "orthonormal"),
-    "width": (AllButTheTop(2), {"mean_": np.ones(2), "components_": np.eye(2)}, "n_components must be None or"),
+    "width": (AllButTheTop(2), {"mean_": np.ones(2), "components_": np.eye(2)}, "n_components must be a whole number"),
     "a tensor": (Centering(), {"components_": np.ones((0, 6))}, "has the tensors"),
 }
 

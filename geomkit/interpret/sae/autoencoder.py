@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from geomkit.core.optional import require
+from geomkit.core.validation import check_number, check_whole
 from geomkit.datasets.language_model import Card
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.saved_weights import read_checkpoint, write_checkpoint
@@ -69,12 +70,9 @@ class SparseAutoencoder:
             if value.shape != shape or value.dtype != np.float32 or not value.size or not np.isfinite(value).all():
                 msg = f"{name} must be finite float32 of shape {shape}; got {value.dtype} of shape {value.shape}"
                 raise InvalidInputError(msg)
-        _check_k(self.k, features)
+        check_whole(self.k, "k", 1, features, high_is="n_features")
         for name in ("scale", "longest"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                msg = f"{name} must be a finite number above 0; got {value!r}"
-                raise InvalidInputError(msg)
+            check_number(getattr(self, name), name, 0, open_low=True)
         lengths = np.linalg.norm(self.decoder.astype(np.float64), axis=1)
         if abs(lengths - 1).max() > _UNIT:
             msg = f"decoder must have rows of length 1; they have {lengths.min():.4g} to {lengths.max():.4g}"
@@ -92,7 +90,9 @@ class SparseAutoencoder:
 
     def coder(self, k: int | None = None, device: str | None = None) -> "Coder":
         """Put it on a device for states that are tensors; k other than its own keeps more features, or fewer."""
-        return Coder(self, self.k if k is None else _check_k(k, self.n_features), device)
+        return Coder(
+            self, self.k if k is None else check_whole(k, "k", 1, self.n_features, high_is="n_features"), device
+        )
 
     def encode(self, states: NDArray[Any], *, k: int | None = None, device: str | None = None) -> csr_array:
         """Return the activations of the features at each token.
@@ -274,10 +274,3 @@ def blocks(states: NDArray[Any], rows: NDArray[np.int64]) -> Iterator[NDArray[np
             msg = f"states has rows that are not finite (first: {bad})"
             raise InvalidInputError(msg)
         yield block
-
-
-def _check_k(k: int, features: int) -> int:
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= features:
-        msg = f"k must be a whole number from 1 to n_features = {features}; got {k!r}"
-        raise InvalidInputError(msg)
-    return k

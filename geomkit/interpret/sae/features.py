@@ -1,7 +1,7 @@
 """What the features of a sparse autoencoder are about: where they fire most, and which tokens they speak for."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from geomkit.core.optional import require
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.activations import Activations
 from geomkit.interpret.causal import CausalParts
@@ -18,7 +19,7 @@ __all__ = ["FeatureContext", "promoted", "top_contexts"]
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureContext:
+class FeatureContext(Result):
     """A token at which a feature fires, and its neighbours."""
 
     feature: int
@@ -28,10 +29,6 @@ class FeatureContext:
     token: str
     before: str
     after: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Fields by name."""
-        return asdict(self)
 
 
 def top_contexts(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.optional import require
+from geomkit.core.validation import check_number, check_whole
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -47,23 +48,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be used."""
-        for each in ("n_features", "k", "epochs", "batch", "auxiliary_k", "dead_after"):
-            value = getattr(self, each)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                msg = f"{each} must be a whole number above 0; got {value!r}"
-                raise InvalidInputError(msg)
-        if self.k > self.n_features:
-            msg = f"k must be at most n_features = {self.n_features}; got {self.k}"
-            raise InvalidInputError(msg)
-        if not 0 < self.learning_rate < np.inf or not 0 <= self.auxiliary_weight < np.inf:
-            msg = (
-                f"learning_rate must be above 0 and auxiliary_weight at least 0; got {self.learning_rate} and "
-                f"{self.auxiliary_weight}"
-            )
-            raise InvalidInputError(msg)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            msg = f"seed must be a whole number of at least 0; got {self.seed!r}"
-            raise InvalidInputError(msg)
+        for name in ("n_features", "epochs", "batch", "auxiliary_k", "dead_after"):
+            check_whole(getattr(self, name), name, 1)
+        check_whole(self.k, "k", 1, self.n_features, high_is="n_features")
+        check_number(self.learning_rate, "learning_rate", 0, open_low=True)
+        check_number(self.auxiliary_weight, "auxiliary_weight", 0)
+        check_whole(self.seed, "seed", 0)
 
 
 def flops_per_token(d: int, settings: Settings) -> float:

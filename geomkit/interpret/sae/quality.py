@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.optional import require
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.activations import Activations
 from geomkit.interpret.sae.autoencoder import SINK, SparseAutoencoder, blocks
@@ -21,7 +22,7 @@ Rebuild = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Explained:
+class Explained(Result):
     """How much of states a reconstruction of them explains. About the mean unless said otherwise."""
 
     n: int
@@ -37,10 +38,6 @@ class Explained:
     """Σ|x - x̂|² of each text, (n_texts,): texts are what intervals are over."""
     deviation: NDArray[np.float64] = field(repr=False)
     """Σ|x - mean|² of each text, (n_texts,)."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Scalars by name."""
-        return {name: value for name, value in vars(self).items() if not isinstance(value, np.ndarray)}
 
 
 @dataclass(frozen=True)

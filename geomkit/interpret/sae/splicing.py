@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.optional import require
+from geomkit.core.result import Result
+from geomkit.core.validation import check_whole
 from geomkit.datasets.language_model import Card, LanguageModel
 from geomkit.datasets.states import MAX_TOKENS, forward, length_batches, running, token_ids
 from geomkit.errors import InvalidInputError
@@ -34,7 +36,7 @@ _CHUNK = 256  # positions whose scores of all the vocabulary are held at once
 
 
 @dataclass(frozen=True)
-class Splicing:
+class Splicing(Result):
     """Cross-entropy of a model as it is and with its states replaced, over the same tokens."""
 
     model: str
@@ -47,7 +49,7 @@ class Splicing:
     """Predictions in each text, (n_texts,)."""
     losses: Mapping[str, NDArray[np.float64]] = field(repr=False)
     """Σ -ln p of the token that follows, in nats, by replacement and text; ``"clean"`` is among them."""
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] = field(repr=False)
     """That the forward passes of each took, heads included."""
     n_read: int
     """Tokens that each forward pass read, first ones included, padding not."""
@@ -65,9 +67,8 @@ class Splicing:
         return (self.cross_entropy(ablated) - self.cross_entropy(name)) / lost if lost else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """Scalars by name, and the cross-entropy of each replacement."""
-        plain = {name: getattr(self, name) for name in ("model", "layer", "n", "n_texts", "n_read")}
-        return plain | {f"cross_entropy_{name}": self.cross_entropy(name) for name in self.losses}
+        """Return every scalar by name, and the cross-entropy of each replacement."""
+        return super().to_dict() | {f"cross_entropy_{name}": self.cross_entropy(name) for name in self.losses}
 
 
 def splice(
@@ -123,9 +124,7 @@ def splice(
         raise InvalidInputError(msg)
     ready = loaded(model)
     context = context_length(ready.model)
-    if not isinstance(max_tokens, int) or max_tokens < 1 or (context is not None and max_tokens > context):
-        msg = f"max_tokens must be a whole number from 1 to the model's context of {context}; got {max_tokens!r}"
-        raise InvalidInputError(msg)
+    check_whole(max_tokens, "max_tokens", 1, context, high_is="the model's context")
     ids = token_ids(ready.tokenizer, texts, max_tokens)
     lengths = np.array([len(each) for each in ids], np.int64)
     counts = np.maximum(lengths - 2, 0)

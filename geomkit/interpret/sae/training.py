@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.cache import cache_folder, cached_folder, derived, key_of
 from geomkit.core.optional import require
+from geomkit.core.validation import check_whole
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.activations import Activations
 from geomkit.interpret.sae.autoencoder import SINK, SparseAutoencoder, blocks, load_autoencoder
@@ -123,9 +124,7 @@ def train_autoencoder(
     if states.ndim != 2 or rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= len(states):
         msg = f"rows must be numbers of some of the {len(states)} rows of states; got shape {rows.shape}"
         raise InvalidInputError(msg)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        msg = f"every must be a whole number above 0; got {every!r}"
-        raise InvalidInputError(msg)
+    check_whole(every, "every", 1)
     centre, scale, longest = _standard(states, rows)
     identity = {
         "model": model, "layer": layer, "settings": asdict(settings), "scale": scale,
