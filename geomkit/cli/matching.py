@@ -44,7 +44,7 @@ def match_rows(spaces: Mapping[str, Any], *, paired: bool | None) -> Matched:
     vectors = {name: space.vectors for name, space in spaces.items()}
     first, *others = spaces
     labels = spaces[first].labels
-    names = {name: getattr(space, "names", None) for name, space in spaces.items()}
+    names: dict[str, Any] = {name: getattr(space, "names", None) for name, space in spaces.items()}
     if paired is False or any(own is None for own in names.values()) or len(set(names.values())) == 1:
         _check_labels(spaces)
         return Matched(vectors, labels, None if paired is None else paired, "")
@@ -54,7 +54,8 @@ def match_rows(spaces: Mapping[str, Any], *, paired: bool | None) -> Matched:
             msg = (
                 f"{space}: row {own.index(twice)} is called {twice!r}, and another is, too; names must differ for rows"
             )
-            raise InvalidInputError(f"{msg} to be matched by them, or give --independent")
+            msg += " to be matched by them, or give --independent"
+            raise InvalidInputError(msg)
     rows = {space: {name: row for row, name in enumerate(own)} for space, own in names.items()}
     common = [name for name in names[first] if all(name in rows[other] for other in others)]
     heights = {name: len(own) for name, own in names.items()}
@@ -62,7 +63,8 @@ def match_rows(spaces: Mapping[str, Any], *, paired: bool | None) -> Matched:
         if paired is None and len(set(heights.values())) > 1:
             return Matched(vectors, labels, False, "")
         msg = f"{len(common)} rows are called alike in all of {heights}; half of the smallest must be for rows to be"
-        raise InvalidInputError(f"{msg} paired: name them with --id, or give --independent")
+        msg += " paired: name them with --id, or give --independent"
+        raise InvalidInputError(msg)
     chosen = {space: np.array([own[name] for name in common]) for space, own in rows.items()}
     picked = {name: x[_as_index(x, chosen[name])] for name, x in vectors.items()}
     if labels is not None:
@@ -104,4 +106,5 @@ def _check_same(labels: Mapping[str, list[str]]) -> None:
             msg = (
                 f"labels of {first} and {other} differ ({has}), so that their rows are not the same things in one order"
             )
-            raise InvalidInputError(f"{msg}; match rows with --id, or leave --labels out")
+            msg += "; match rows with --id, or leave --labels out"
+            raise InvalidInputError(msg)

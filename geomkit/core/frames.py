@@ -19,7 +19,7 @@ __all__ = ["unwrapped"]
 _ARROW = ("__arrow_c_stream__", "__arrow_c_array__")
 
 
-def unwrapped(x: Any, name: str) -> Any:
+def unwrapped(x: Any, name: str) -> Any:  # noqa: PLR0911 (one for each kind)
     """Return the array inside what holds one vector a row; anything else as it is.
 
     Parameters
@@ -72,7 +72,8 @@ def _from_arrow(x: Any, name: str) -> Any:
         arrow = importlib.import_module("pyarrow")
     except ImportError as why:
         msg = f"{name} ({type(x).__name__}) offers itself through Arrow, which needs pyarrow, which is not installed"
-        raise BackendUnavailableError(f"{msg}; pip install 'geomkit[files]'") from why
+        msg += "; pip install 'geomkit[files]'"
+        raise BackendUnavailableError(msg) from why
     if ("polars" in sys.modules and hasattr(x, "columns")) or isinstance(x, (arrow.Table, arrow.RecordBatch)):
         table = arrow.table(x)
         if table.num_columns != 1:

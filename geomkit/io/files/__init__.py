@@ -14,8 +14,8 @@ parquet            .parquet .pq               ``key``: a column of lists, of tex
                                               of bytes (``dtype``), also inside structs: ``key="a.b"``; or columns of
                                               numbers. ``labels`` and ``id``: columns
 arrow              .arrow .feather .ipc       as parquet; file or stream, mapped where uncompressed and in one batch
-jsonl              .jsonl .ndjson, .gz        a list a line, or ``key``: a field with one, or the path to it inside, such
-                                              as ``vector.dense``; float64. ``labels`` and ``id``: fields
+jsonl              .jsonl .ndjson, .gz        a list a line, or ``key``: a field with one, or the path to it inside, as
+                                              in ``vector.dense``; float64. ``labels`` and ``id``: fields
 json               .json, .gz                 a list of such rows, or one object whose fields are columns; ``key`` and
                                               ``labels`` as in jsonl
 csv                .csv, .gz                  columns of numbers, or ``key``: a column with text such as "[0.1, 0.2]";
@@ -32,8 +32,8 @@ ibin               .ibin                      BigANN's int32, memory-mapped
 safetensors        .safetensors               ``key``: a tensor, memory-mapped; bfloat16 through torch or ml_dtypes.
                                               float8 as float32. ``labels``: a one-dimensional tensor
 word2vec-text      .txt .vec, .gz             first line "rows columns", then a word and its numbers a line; float32
-glove              .txt .vec, .gz             a word and its numbers a line, no first line; float32. Or numbers alone, as
-                                              ``numpy.savetxt`` writes them; float64
+glove              .txt .vec, .gz             a word and its numbers a line, no first line; float32. Or numbers alone,
+                                              as ``numpy.savetxt`` writes them; float64
 word2vec-binary    .bin                       first line "rows columns", then word, space, float32
 =================  =========================  =======================================================================
 
@@ -164,7 +164,7 @@ def read(
     bits: bool = False,
     queries: bool = False,
 ) -> Opened:
-    """Open a file of vectors.
+    r"""Open a file of vectors.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def read(
     --------
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.csv"
-    >>> _ = path.write_text('id,text,embedding\\n7,some text,"[0.1, 0.2]"\\n9,other text,"[0.3, 0.5]"\\n')
+    >>> _ = path.write_text('id,text,embedding\n7,some text,"[0.1, 0.2]"\n9,other text,"[0.3, 0.5]"\n')
     >>> opened = read(path, labels="text")
     >>> opened.vectors
     array([[0.1, 0.2],

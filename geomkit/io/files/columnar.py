@@ -129,7 +129,8 @@ def choose(path: Path, arrow: Any, schema: Any, selection: Selection, batches: I
         sample = _sample(arrow, schema, batches)
         columns = [_described(arrow, kind, column, selection) for kind, column in zip(schema, sample, strict=True)]
         index = _index_columns(schema)
-    key, inner = selection.key, ()
+    key = selection.key
+    inner: tuple[str, ...] = ()
     if key is not None and key not in names:
         top = next((name for name in names if key.startswith(f"{name}.")), None)
         if top is not None and names.count(top) == 1:
@@ -205,7 +206,9 @@ def _list_of(arrow: Any, kind: Any) -> Any:
     return _list_of(arrow, kind.value_type) or kind.value_type
 
 
-def _described(arrow: Any, column: Any, values: Any, selection: Selection) -> Column:
+def _described(  # noqa: PLR0911 - one for each kind
+    arrow: Any, column: Any, values: Any, selection: Selection
+) -> Column:
     """Describe a column from its type and from values that are not null."""
     types, name, kind = arrow.types, column.name, column.type
     if types.is_dictionary(kind):
@@ -213,7 +216,9 @@ def _described(arrow: Any, column: Any, values: Any, selection: Selection) -> Co
     if _is_numeric(arrow, kind):
         return describe_numbers(name, values.to_numpy(zero_copy_only=False))
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        form, about = text_form(values.to_pylist()) if len(values) else ("other", "")
+        if not len(values):
+            return Column(name, "other")
+        form, about = text_form(values.to_pylist())
         width = str(values[0]).count(",") + 1 if form == "text" else 0
         return Column(name, form, about, _READ_AS_LIST, width=width)
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):

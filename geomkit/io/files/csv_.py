@@ -171,7 +171,9 @@ def _described(name: str, cells: list[str]) -> Column:
         values = np.array(numbers, np.float64)
         whole = all(_is_whole(numbers[at]) for at in np.flatnonzero(np.isfinite(values)))
         return describe_numbers(name, values, whole=whole)
-    form, about = text_form(cells) if cells else ("other", "")
+    if not cells:
+        return Column(name, "other")
+    form, about = text_form(cells)
     hint = "write vectors as [0.1, 0.2], or each coordinate in a column of its own"
     return Column(name, form, about, hint, width=cells[0].count(",") + 1 if form == "text" else 0)
 

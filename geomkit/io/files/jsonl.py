@@ -77,7 +77,8 @@ def _from_rows(path: Path, rows: Iterable[tuple[int, Any]], selection: Selection
     values = iter(rows)
     sample = list(islice(values, SAMPLE_ROWS))
     field: str | None = None
-    note, left = "", []
+    note = ""
+    left: list[str] = []
     if sample and isinstance(sample[0][1], dict):
         field, note, left = _field(path, sample, selection)
     told: dict[str, list[object]] = {told: [] for told in (selection.labels, selection.id) if told is not None}
@@ -85,15 +86,17 @@ def _from_rows(path: Path, rows: Iterable[tuple[int, Any]], selection: Selection
         if isinstance(value, dict):
             if field is None:
                 raise refusal(path, f"line {number} is an object, but lines before are lists; all must be alike")
-            for column, texts in told.items():
-                texts.append(_label(path, number, value, column))
-            value = _follow(value, field)
+            for column, cells in told.items():
+                cells.append(_label(path, number, value, column))
+            vector = _follow(value, field)
         elif field is not None:
             raise refusal(path, f"line {number} is not an object, but lines before are; all must be alike")
         elif (named := selection.key or selection.labels or selection.id) is not None:
             msg = f"line {number} is {shorten(value)}, which has no field {named!r}; it must be an object"
             raise refusal(path, msg)
-        matrix.add(number, _numbers(path, number, value, field))
+        else:
+            vector = value
+        matrix.add(number, _numbers(path, number, vector, field))
     if not matrix.n:
         raise refusal(path, "it has no rows; it must have at least 1")
     texts = {column: as_labels(path, f"field {column!r}", cells, matrix.n) for column, cells in told.items()}

@@ -75,7 +75,7 @@ class _Header:
             raise refusal(path, f"{msg}; it must be a matrix of numbers, at least 1 x 1")
 
     def check_size(self, path: Path, what: str, held: int) -> None:
-        """Refuse a header that does not go with the bytes that follow it; of pickled objects no header says how many."""
+        """Refuse a header that does not go with the bytes that follow; of pickled objects no header says how many."""
         if not self.dtype.hasobject and self.length + self.size != held:
             msg = (
                 f"{what} claims the shape {self.shape} of {self.dtype}, {self.size:,} bytes, but holds "

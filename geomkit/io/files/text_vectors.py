@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.io.files.refusals import library_errors, refusal, require, shorten
+from geomkit.io.files.tables import Form
 
 __all__ = ["byte_dtypes", "is_number", "parse_vectors", "text_form"]
 
@@ -40,7 +41,7 @@ def is_number(cell: str) -> bool:
     return "_" not in cell and cell.isascii()
 
 
-def text_form(cells: Sequence[str]) -> tuple[str, str]:
+def text_form(cells: Sequence[str]) -> tuple[Form, str]:
     """Say what the text of a column is.
 
     Parameters
@@ -65,7 +66,7 @@ def text_form(cells: Sequence[str]) -> tuple[str, str]:
     return "text", "text with numbers in brackets"
 
 
-def _cell_form(cell: str) -> str | None:
+def _cell_form(cell: str) -> str | None:  # noqa: PLR0911 - one for each form
     """Return an empty text for a readable vector, None for no vector, and else what keeps it from being read."""
     if _DECIMAL_COMMA.fullmatch(cell):
         return "numbers with a decimal comma: write them with a point"

@@ -255,12 +255,13 @@ def _width(place: Place, arrow: Any, schema: Any, choice: Choice, opening: bytes
         return UNKNOWN
     if not is_plain:
         batch = _batch(place, opening, first).select(choice.columns)
-        return vectors_of(place.shown, arrow, batch.slice(0, 1), 0, choice).shape[1]
+        return int(vectors_of(place.shown, arrow, batch.slice(0, 1), 0, choice).shape[1])
     before = sum(_arrays(schema.field(number).type) for number in range(at))
     held = first.nodes[before + 1] if before + 1 < len(first.nodes) else 0
     if held % first.rows:
         msg = f"{place.label}: a batch has {held} numbers in {first.rows} rows of {choice.vectors[0]!r}"
-        raise InvalidInputError(f"{msg}; all rows must have as many")
+        msg += "; all rows must have as many"
+        raise InvalidInputError(msg)
     return held // first.rows
 
 

@@ -232,4 +232,4 @@ def _width(place: Place, arrow: Any, file: Any, schema: Any, choice: Choice, siz
     # What the file says of its column chunks is not asked for: where that is damaged, pyarrow aborts the process.
     with library_errors(place.shown, "pyarrow"):
         first = next(file.iter_batches(batch_size=1, row_groups=[group], columns=choice.columns, use_threads=False))
-    return vectors_of(place.shown, arrow, first, 0, choice).shape[1]
+    return int(vectors_of(place.shown, arrow, first, 0, choice).shape[1])

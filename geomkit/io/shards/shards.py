@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from geomkit.core.row_source import RowSource
 from geomkit.errors import InvalidInputError
 from geomkit.io.files import selection_of
-from geomkit.io.files.columnar import Choice
 from geomkit.io.shards.listing import check_together, parts_of
 from geomkit.io.shards.piece_cache import PieceCache
 from geomkit.io.shards.shard import Kept, Part, check_unnamed
@@ -74,7 +73,7 @@ class Shards(RowSource):
         self.shape = (int(self._firsts[-1]), max(part.d for part in parts))
         self.dtype = parts[0].dtype.name
         self._type = parts[0].dtype
-        choice: Choice | None = next((part.choice for part in parts if hasattr(part, "choice")), None)
+        choice = next((part.choice for part in parts if hasattr(part, "choice")), None)
         self.note = "" if choice is None else choice.note
         self.columns = () if choice is None else choice.vectors
         self.left_out = () if choice is None else choice.left_out

@@ -1,4 +1,4 @@
-"""What in a table is the vectors: the right matrix, or a refusal that says why, and never a column that is left over."""
+"""What in a table is the vectors: the right matrix, or a refusal that says why, never a column that is left over."""
 
 import base64
 import decimal
@@ -102,7 +102,7 @@ def test_bytes_are_read_as_what_is_said(tmp_path, dtype):
     with pytest.raises(InvalidInputError, match="dtype must be one of"):
         files.read(tmp_path / "a.parquet", dtype="pickle")
     parquet(pa.table({"embedding": [b"1234", b"123"]}), tmp_path / "a.parquet")
-    with pytest.raises(InvalidInputError, match="nothing in it is|has 3 bytes"):
+    with pytest.raises(InvalidInputError, match=r"nothing in it is|has 3 bytes"):
         files.read(tmp_path / "a.parquet", dtype="float16")
 
 
@@ -118,8 +118,8 @@ def test_bits(tmp_path):
     np.save(tmp_path / "float.npy", X)
     with pytest.raises(InvalidInputError, match="bits is True, but its vectors are float32"):
         files.read(tmp_path / "float.npy", bits=True)
+    (tmp_path / "a.fvecs").write_bytes(b"\1\0\0\0" + b"\0" * 4)
     with pytest.raises(InvalidInputError, match="bits is True, which fvecs files don't take; it is for npy"):
-        (tmp_path / "a.fvecs").write_bytes(b"\1\0\0\0" + b"\0" * 4)
         files.read(tmp_path / "a.fvecs", bits=True)
 
 
@@ -201,7 +201,7 @@ def test_a_narrow_list_beside_many_coordinates_is_not_the_vectors(tmp_path):
 
 def test_a_number_that_is_left_over_is_not_the_vectors(tmp_path):
     text("title,score\na,0.5\nb,0.25\nc,0.125\n", tmp_path / "a.csv")
-    with pytest.raises(InvalidInputError, match="its only column of numbers, 'score', .* hardly a vector"):
+    with pytest.raises(InvalidInputError, match=r"its only column of numbers, 'score', .* hardly a vector"):
         files.read(tmp_path / "a.csv")
     assert files.read(tmp_path / "a.csv", columns="score").vectors.shape == (3, 1)
     text("id,title\n4,a\n1,b\n3,c\n", tmp_path / "a.csv")
@@ -265,7 +265,7 @@ def test_a_first_cell_that_is_missing_decides_nothing(tmp_path, missing):
 def test_a_column_that_is_empty_in_the_first_rows_alone_is_refused(tmp_path):
     rows = ["0.5,,0.25"] * 1500
     text("\n".join(["a,late,b", *rows, "0.5,7.5,0.25"]) + "\n", tmp_path / "a.csv")
-    with pytest.raises(InvalidInputError, match="'late' is empty in the first rows, but row 1500 has '7.5'"):
+    with pytest.raises(InvalidInputError, match=r"'late' is empty in the first rows, but row 1500 has '7.5'"):
         files.read(tmp_path / "a.csv")
     assert files.read(tmp_path / "a.csv", exclude="late").vectors.shape == (1501, 2)
     table = pa.table({"id": [0.5] * 3000, "w": [0.25] * 3000, "v": [None] * 2999 + ["[1.0, 2.0]"]})
@@ -280,7 +280,7 @@ def lines(rows):
 
 ROWS = X.astype(float).tolist()
 JSON = {
-    "OpenAI": ([{"id": 1, "response": {"body": {"data": [{"embedding": row}]}}} for row in ROWS], "response.body.data.0.embedding"),
+    "OpenAI": ([{"response": {"body": {"data": [{"embedding": row}]}}} for row in ROWS], "response.body.data.0.embedding"),
     "Qdrant": ([{"id": 1, "vector": {"dense": row}, "payload": {}} for row in ROWS], "vector.dense"),
     "text": ([{"id": 1, "embedding": str(row)} for row in ROWS], "embedding"),
     "list of one list": ([{"id": 1, "embedding": [row]} for row in ROWS], "embedding"),
@@ -363,7 +363,7 @@ def test_objects_beside_the_array_that_is_asked_for(tmp_path):
         files.read(tmp_path / "a.npz", labels="texts")
     (tmp_path / "a.npy").write_bytes(b"")
     np.save(tmp_path / "a.npy", np.array([X[0], X[1, :2]], object))
-    with pytest.raises(InvalidInputError, match="Python objects .* pickle to read.*np.stack"):
+    with pytest.raises(InvalidInputError, match=r"Python objects .* pickle to read.*np.stack"):
         files.read(tmp_path / "a.npy")
 
 
