@@ -1,13 +1,13 @@
 """Passes over blocks of rows, in threads or by the crew of a matrix."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from numpy.typing import NDArray
 
 from geomkit.core.executor import Crew
 from geomkit.core.matrix import Matrix
+from geomkit.core.threads import map_in_threads
 from geomkit.kernels import Backend
 
 __all__ = ["block_rows", "each_block", "work_on"]
@@ -68,7 +68,4 @@ def work_on(
             matrix.ahead(stop + (threads - 1) * (stop - start), stop + threads * (stop - start))
         return work(start, stop, *(each[start - first : stop - first] for each in by_row))
 
-    if threads == 1 or len(blocks) == 1:
-        return [one(block) for block in blocks]
-    with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
-        return list(pool.map(one, blocks))
+    return map_in_threads(one, blocks, threads=threads)
