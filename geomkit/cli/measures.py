@@ -7,26 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geomkit.cli.options import (
-    AsJson,
-    BackendName,
-    DeviceName,
-    Input,
-    OnInvalid,
-    Precision,
-    Rows,
-    Seed,
-    Threads,
-    devices,
-    show,
-)
+from geomkit.cli.options import AsJson, DeviceName, Input, Rows, Seed, Threads, devices, show
 from geomkit.cli.sample import Blocks, Confidence, NoMoments, Sample, check, show_sampled
 from geomkit.cli.scale import MaxMemory, Run, Scheduler, Workers, at_hand
 from geomkit.core.atomic import written
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from geomkit.core.validation import BackendName, OnInvalid, Precision
     from geomkit.stats.survey import Survey
+else:
+    # Options are read as text, with their help; functions refuse what is not one of their choices.
+    from geomkit.cli.options import BackendName, OnInvalid, Precision
 
 app = typer.Typer()
 

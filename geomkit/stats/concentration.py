@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from geomkit.core.devices import Device, place
 from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result
-from geomkit.core.validation import check_choice, check_positive, check_threads
+from geomkit.core.validation import BackendName, OnInvalid, Precision, check_choice, check_positive, check_threads
 from geomkit.kernels import Backend, load, module
 from geomkit.pairwise.normalization import Rows, centred_rows
 from geomkit.pairwise.reducers import RowRanges, Tally
@@ -67,10 +67,10 @@ def concentration(
     x: Any,
     *,
     p: float = 2.0,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     device: Device = None,
-    precision: str = "float32",
-    on_invalid: str = "raise",
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
 ) -> Concentration:
     """How far Minkowski distances between rows concentrate around their mean.

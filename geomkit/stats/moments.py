@@ -11,7 +11,7 @@ from geomkit.core.devices import Device, named, place
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
-from geomkit.core.validation import check_on_invalid, check_threads
+from geomkit.core.validation import BackendName, OnInvalid, check_on_invalid, check_threads
 from geomkit.covariance.batches import Pair
 from geomkit.covariance.gathered import WIDEST, by_columns, filled, measured, too_few
 from geomkit.covariance.gram import Wide, across, measurable
@@ -98,9 +98,9 @@ class MomentsAccumulator:
     def __init__(
         self,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         device: Device = None,
-        on_invalid: str = "raise",
+        on_invalid: OnInvalid = "raise",
         threads: int | None = None,
     ) -> None:
         check_on_invalid(on_invalid)
@@ -209,9 +209,9 @@ class MomentsAccumulator:
 def moments(
     x: Any,
     *,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     device: Device = None,
-    on_invalid: str = "raise",
+    on_invalid: OnInvalid = "raise",
     variance_se: bool = False,
     threads: int | None = None,
 ) -> Moments:

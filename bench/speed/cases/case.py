@@ -6,6 +6,7 @@ from typing import Protocol
 
 from bench.speed.limits import Work
 from bench.speed.timing import Thunk
+from geomkit.core.validation import Precision
 
 OURS = "geomkit"
 """The contender that is this library."""
@@ -59,7 +60,7 @@ class Case(Protocol):
     def contenders(self) -> list[Contender]:
         """All who answer, ours first. Nothing is run before it is prepared."""
 
-    def ours(self, precision: str = "float32", threads: int | None = None) -> Thunk:
+    def ours(self, precision: Precision = "float32", threads: int | None = None) -> Thunk:
         """Prove our answer and return the call to be timed."""
 
     def work(self, precision: str) -> Work | None:

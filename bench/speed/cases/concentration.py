@@ -13,6 +13,7 @@ from bench.speed.cases.case import OURS, Contender
 from bench.speed.cases.vectors import Rows, few, vectors
 from bench.speed.limits import Work
 from bench.speed.timing import Thunk
+from geomkit.core.validation import Precision
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ConcentrationCase:
             ),
         ]
 
-    def ours(self, precision: str = "float32", threads: int | None = None) -> Thunk:
+    def ours(self, precision: Precision = "float32", threads: int | None = None) -> Thunk:
         """Return our call: on a sample of rows its answer was that of SciPy in float64."""
         x = vectors(self.data, self.n, self.d, self.seed)
 

@@ -10,6 +10,7 @@ from bench.speed.cases.case import OURS, Contender
 from bench.speed.cases.vectors import Rows, cosine_moments, exact_cosines, few, product_error, vectors
 from bench.speed.limits import Work
 from bench.speed.timing import Thunk
+from geomkit.core.validation import Precision
 from geomkit.errors import BackendUnavailableError
 
 COUNTER = 2.0**-8
@@ -41,7 +42,7 @@ class CosineCase:
         """The input, (n, d)."""
         return vectors(self.data, self.n, self.d, self.seed)
 
-    def ours(self, precision: str = "float32", threads: int | None = None) -> Thunk:
+    def ours(self, precision: Precision = "float32", threads: int | None = None) -> Thunk:
         """Return our call: its moments were those of float64 sums, its order statistics those of a float64 sample."""
         x = self.rows
 

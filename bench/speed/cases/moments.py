@@ -11,6 +11,7 @@ from bench.speed.cases.case import OURS, Contender
 from bench.speed.cases.vectors import Rows, few, vectors
 from bench.speed.limits import Work
 from bench.speed.timing import Thunk
+from geomkit.core.validation import Precision
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class MomentsCase:
         """The input, (n, d)."""
         return vectors(self.data, self.n, self.d, self.seed)
 
-    def ours(self, precision: str = "float64", threads: int | None = None) -> Thunk:
+    def ours(self, precision: Precision = "float64", threads: int | None = None) -> Thunk:
         """Return our call: for a sample of rows its answer was that over their pairs, one by one in float64."""
         assert precision == "float64"  # There is no other.
         x = self.rows

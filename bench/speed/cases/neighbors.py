@@ -13,6 +13,7 @@ from bench.speed.cases.case import OURS, Contender
 from bench.speed.cases.vectors import Rows, exact_cosines, few, product_error, vectors
 from bench.speed.limits import Work
 from bench.speed.timing import Thunk
+from geomkit.core.validation import Precision
 
 Indices = NDArray[np.int64]
 SAMPLE = 200
@@ -48,7 +49,7 @@ class NeighborsCase:
         """The input, (n, d), of unit length."""
         return vectors(self.data, self.n, self.d, self.seed)
 
-    def ours(self, precision: str = "float32", threads: int | None = None) -> Thunk:
+    def ours(self, precision: Precision = "float32", threads: int | None = None) -> Thunk:
         """Return our call: the neighbours of some rows were those of float64, and all were those of float32."""
         x = self.rows
 

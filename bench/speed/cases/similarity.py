@@ -12,6 +12,7 @@ from bench.speed.cases.case import OURS, Contender
 from bench.speed.cases.vectors import Rows, exact_cosines, few, product_error, vectors
 from bench.speed.limits import Work
 from bench.speed.timing import Thunk
+from geomkit.core.validation import Precision
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SimilarityCase:
             ),
         ]
 
-    def ours(self, precision: str = "float32", threads: int | None = None) -> Thunk:
+    def ours(self, precision: Precision = "float32", threads: int | None = None) -> Thunk:
         """Return our call. It has no argument for threads: BLAS has its own."""
         assert threads is None
         return self._proved(lambda x: geomkit.cosine_similarity(x, precision=precision))

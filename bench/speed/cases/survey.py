@@ -11,6 +11,7 @@ from bench.speed.cases.neighbors import NeighborsCase
 from bench.speed.cases.vectors import exact_cosines, few, vectors
 from bench.speed.limits import Work
 from bench.speed.timing import Thunk
+from geomkit.core.validation import Precision
 
 ALONE = "cosine_stats alone"
 
@@ -41,7 +42,7 @@ class SurveyCase:
             Contender(ALONE, lambda: alone.ours("bfloat16"), precision="bfloat16"),
         ]
 
-    def ours(self, precision: str = "float32", threads: int | None = None) -> Thunk:
+    def ours(self, precision: Precision = "float32", threads: int | None = None) -> Thunk:
         """Return our call: it said of cosines and neighbours what their own calls say, and of extremes the truth."""
         x = vectors(self.data, self.n, self.d, self.seed)
 
