@@ -239,8 +239,8 @@ def test_fewer_rows_than_columns_may_be_left(backend):
 
 
 def test_more_of_both_than_eigenvalues_are_taken_of(monkeypatch):
-    for module in ("spectrum", "gathered"):
-        monkeypatch.setattr(f"geomkit.stats.{module}.WIDEST", 4)
+    for module in ("stats.spectrum", "covariance.gathered"):
+        monkeypatch.setattr(f"geomkit.{module}.WIDEST", 4)
     with pytest.raises(InvalidInputError, match="x has 6 rows and 5 columns; the fewer of them must be at most 4"):
         spectrum(data("gaussian", 6, 5))
 
