@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from geomkit._version import __version__
-from geomkit.core.deprecated import install, name_today
+from geomkit.core.deprecated import WITHDRAWN, install, name_today, withdrawn
 
 if TYPE_CHECKING:
     from geomkit import atlas as atlas
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from geomkit.stats.query_fit import query_fit as query_fit
     from geomkit.stats.spectrum import Spectrum as Spectrum
     from geomkit.stats.spectrum import spectrum as spectrum
-    from geomkit.stats.spectrum import spectrum_and_moments as spectrum_and_moments
     from geomkit.stats.squared_distance import SquaredDistanceStats as SquaredDistanceStats
     from geomkit.stats.squared_distance import squared_distance_stats as squared_distance_stats
     from geomkit.stats.survey import Survey as Survey
@@ -111,7 +110,6 @@ _WHERE = {
     "same_label_rate": "geomkit.stats.labels",
     "sampled": "geomkit.sampling.estimator",
     "spectrum": "geomkit.stats.spectrum",
-    "spectrum_and_moments": "geomkit.stats.spectrum",
     "squared_distance_stats": "geomkit.stats.squared_distance",
     "survey": "geomkit.stats.survey",
     "warm": "geomkit.stats.warmup",
@@ -139,6 +137,8 @@ __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in WITHDRAWN:
+        return withdrawn(name)
     if name in _MODULES or name_today(f"geomkit.{name}") is not None:
         from geomkit.errors import BackendUnavailableError
 

@@ -16,6 +16,18 @@ def gamma(length, dtype):
     return ku / (1 - ku)
 
 
+def cosine_bound(length, dtype):
+    """Bound on the absolute error of a cosine computed as the product of two rounded unit rows.
+
+    A unit row is computed in float64 and rounded once: relative error at most ``u + (length/2 + 4) u64`` with u the
+    unit roundoff of `dtype`, plus half of the smallest subnormal an entry. The product of two such rows, summed in any
+    order, adds at most ``gamma`` times the product of their norms (Higham 2002, 3.1).
+    """
+    subnormal = float(ml_dtypes.finfo(dtype).smallest_subnormal)
+    row = unit(dtype) + (length / 2 + 4) * unit("float64") + np.sqrt(length) * subnormal
+    return 2 * row + row * row + gamma(length, dtype) * (1 + row) ** 2
+
+
 def power_error(inner, p):
     """Relative error of ``s ** (1 / p)`` where that of s is at most `inner`."""
     return max(np.expm1(np.log1p(inner) / p), -np.expm1(np.log1p(-inner) / p))

@@ -192,6 +192,11 @@ def test_the_names_of_the_package():
     assert hinted | {"__version__"} == {*geomkit.__all__, *geomkit._MODULES}
 
 
+def test_the_package_says_that_it_is_typed():
+    # The wheel holds the whole folder.
+    assert (ROOT / "geomkit/py.typed").is_file()
+
+
 def test_every_error_is_ours_and_one_of_pythons():
     kinds = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, Exception)]
     raised = [each for each in kinds if not issubclass(each, Warning) and each is not errors.GeomkitError]

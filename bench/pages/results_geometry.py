@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from bench.figures import lens
 from bench.figures.families import FAMILIES
 from bench.figures.geometry import concentration_finding, cosines_finding, layers_finding, orthogonality_finding
-from geomkit.auditing.result import shown
+from geomkit.core.result import format_number
 from geomkit.nulls import sphere
 from geomkit.reporting.cells import five, number, records, text
 from geomkit.reporting.charts import lines, scatter
@@ -180,8 +180,9 @@ def _layer(layer: int, wide: "pd.DataFrame", who: dict[str, str], lens: "pd.Data
     for row in records(lens[(lens.layer == layer) & lens.reader.isin(["lens", "tuned"])]):
         cells = [text("logit lens" if row["reader"] == "lens" else "tuned lens")]
         for name in _LENS:
-            said = number(row[name])
-            cells.append(Cell(f"{said.shown} ({shown(row[f'{name}_low'])} … {shown(row[f'{name}_high'])})", said.key))
+            cell = number(row[name])
+            low, high = format_number(row[f"{name}_low"]), format_number(row[f"{name}_high"])
+            cells.append(Cell(f"{cell.shown} ({low} … {high})", cell.key))
         readers.append(tuple(cells))
     if readers:
         columns = [Column("reader", number=False), *(Column(each) for each in _LENS.values())]

@@ -14,6 +14,7 @@ from bench.speed.limits import Limits, share
 from bench.speed.timing import Pace, Spread, Thunk, interleaved, spread
 from geomkit.core.devices import is_out_of_memory
 from geomkit.core.threads import processors
+from geomkit.core.validation import Precision
 from geomkit.errors import BackendUnavailableError, DeviceMemoryError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def contest(case: Case, limits: Limits, pace: Pace, only: Sequence[str] = ()) ->
     return rows
 
 
-def scaling(case: Case, precision: str, limits: Limits, pace: Pace) -> list[Row]:
+def scaling(case: Case, precision: Precision, limits: Limits, pace: Pace) -> list[Row]:
     """Time ours with one thread and with as many as there are processors."""
     counts = (1, processors())
     contender = Contender(OURS, case.ours, precision)

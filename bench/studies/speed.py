@@ -20,6 +20,7 @@ from bench.speed.cases import (
     SurveyCase,
 )
 from bench.speed.timing import Pace
+from geomkit.core.validation import Precision
 
 DIMS = (50, 64, 128, 300, 384, 768, 1024, 1536, 2048, 4096)
 NEIGHBOR_DIMS = (50, 384, 768, 1536)
@@ -58,7 +59,7 @@ def plan(seed: int, *, quick: bool) -> Iterator[Entry]:
         yield Entry(ConcentrationCase(600 if quick else 8000, d, seed, p=p), only=(OURS,))
 
 
-def threaded(seed: int, *, quick: bool) -> Iterator[tuple[Case, str]]:
+def threaded(seed: int, *, quick: bool) -> Iterator[tuple[Case, Precision]]:
     """List what is timed with one thread and with all."""
     n, d = (1500, 128) if quick else (8192, 768)
     yield CosineCase(n, d, seed), "float32"
@@ -94,9 +95,9 @@ def measure(context: Context, unit: Unit) -> Tables:
     return {"speed.csv": comparison.frame(rows)}
 
 
-def _parts(context: Context) -> dict[str, Entry | tuple[Case, str] | growth.Series | None]:
+def _parts(context: Context) -> dict[str, Entry | tuple[Case, Precision] | growth.Series | None]:
     """Say what each unit measures; None stands for the limits."""
-    parts: dict[str, Entry | tuple[Case, str] | growth.Series | None] = {"limits": None}
+    parts: dict[str, Entry | tuple[Case, Precision] | growth.Series | None] = {"limits": None}
     for entry in plan(context.seed, quick=context.quick):
         alone = f", {' and '.join(entry.only)} alone" if entry.only else ""
         parts[f"{_named(entry.case)}{alone}"] = entry
@@ -119,7 +120,7 @@ def _held(entry: Entry, *, quick: bool) -> list[comparison.Row]:
     return comparison.contest(entry.case, limits.known(quick=quick), pace, entry.only)
 
 
-def _scaled(case: Case, precision: str, *, quick: bool) -> list[comparison.Row]:
+def _scaled(case: Case, precision: Precision, *, quick: bool) -> list[comparison.Row]:
     return comparison.scaling(case, precision, limits.known(quick=quick), _pace(quick=quick))
 
 

@@ -14,10 +14,10 @@ from geomkit.auditing.audit import audit
 from geomkit.auditing.influences import standard_error
 from geomkit.auditing.measurements import Measurements
 from geomkit.auditing.readings import INTERVAL, Value
-from geomkit.auditing.result import Audit, plain, shown
+from geomkit.auditing.result import Audit
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.core.matrix import as_matrix
-from geomkit.core.result import Result
+from geomkit.core.result import Result, format_number, json_safe
 from geomkit.errors import InvalidInputError
 from geomkit.stats.alignment import Alignment, alignment, overlap_of
 
@@ -81,7 +81,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python; NaN and infinity are None, as in JSON."""
-        whole: dict[str, Any] = plain(
+        whole: dict[str, Any] = json_safe(
             {
                 "audits": {name: each.to_dict() for name, each in self.audits.items()},
                 "paired": self.paired,
@@ -119,12 +119,13 @@ def cells(comparison: Comparison) -> list[tuple[str, ...]]:
     first, *others = names = list(comparison.audits)
     real = {(each.statistic, each.second) for each in comparison.differences if each.first == first and each.real}
     rows: list[tuple[str, ...]] = []
-    for each in comparison.audits[first].findings:
+    for finding in comparison.audits[first].findings:
+        statistic = finding.statistic
         beside = [
-            shown(comparison.audits[name][each.statistic].value) + ("*" if (each.statistic, name) in real else "")
+            format_number(comparison.audits[name][statistic].value) + ("*" if (statistic, name) in real else "")
             for name in others
         ]
-        rows.append((each.statistic, shown(each.value), *beside, STATISTICS[each.statistic].about))
+        rows.append((statistic, format_number(finding.value), *beside, STATISTICS[statistic].about))
     return [*rows, ("verdict", *(comparison.audits[name].verdict for name in names), "")]
 
 
@@ -133,7 +134,7 @@ def conclusion(comparison: Comparison) -> list[str]:
     lines = ["", "alignment over the same rows"] if comparison.alignments else []
     for a, b, aligned in comparison.alignments:
         what = "debiased CKA" if aligned.method == "cka" else f"of {aligned.k} neighbours in common"
-        lines.append(f"  {a} / {b}: {shown(aligned.value)} {what} (chance {shown(aligned.chance)})")
+        lines.append(f"  {a} / {b}: {format_number(aligned.value)} {what} (chance {format_number(aligned.chance)})")
     return lines + [f"  {note}" for note in comparison.notes]
 
 

@@ -13,11 +13,12 @@ from geomkit.auditing.measurements import Measurements
 from geomkit.auditing.null import Expected
 from geomkit.auditing.readings import INTERVAL, Value
 from geomkit.auditing.statistics import STATISTICS, Statistic
+from geomkit.core.result import format_number, json_safe
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LEVELS", "Audit", "Finding", "Suggestion", "Thresholds", "is_like_random", "plain", "shown"]
+__all__ = ["LEVELS", "Audit", "Finding", "Suggestion", "Thresholds", "is_like_random"]
 
 LEVELS = ("", "ok", "warn", "fail")
 """Verdicts, worst last; "" where there is none."""
@@ -77,8 +78,8 @@ class Finding:
 
     def __str__(self) -> str:
         statistic = STATISTICS[self.statistic]
-        beside = f", random vectors give {shown(self.null_mean)} (z = {shown(self.z)})"
-        return f"{self.verdict.upper():<4} {self.statistic} = {shown(self.value)}{beside}: {statistic.about}"
+        beside = f", random vectors give {format_number(self.null_mean)} (z = {format_number(self.z)})"
+        return f"{self.verdict.upper():<4} {self.statistic} = {format_number(self.value)}{beside}: {statistic.about}"
 
 
 def _effect(statistic: Statistic, value: float, null: float) -> float:
@@ -124,7 +125,9 @@ class Suggestion:
     def __str__(self) -> str:
         lines = [f"{', '.join(self.findings)}: {self.action}"]
         if self.transform and not self.reason:
-            changes = [f"{name} {shown(self.before[name])} → {shown(self.after[name])}" for name in self.after]
+            changes = [
+                f"{name} {format_number(self.before[name])} → {format_number(self.after[name])}" for name in self.after
+            ]
             lines.append(f"{self.transform}, computed on these rows: {'; '.join(changes)}")
         elif self.reason:
             lines.append(f"not tried: {self.reason}")
@@ -219,7 +222,7 @@ class Audit:
             ],
             "rows": {name: numbers.tolist() for name, numbers in self.rows.items()},
         }  # fmt: skip
-        cleaned: dict[str, Any] = plain(whole)
+        cleaned: dict[str, Any] = json_safe(whole)
         return cleaned
 
     def to_json(self) -> str:
@@ -232,22 +235,6 @@ class Audit:
 
 _OF_ALL = {"source", "n", "d", "k", "metric", "null", "sampled_from", "backend", "precision", "seed"}
 """Columns that are the same in every row."""
-
-
-def plain(value: Any) -> Any:
-    """Return the same with None for NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def shown(value: float) -> str:
-    """Write a number in four digits, and nothing where there is none."""
-    if math.isnan(value):
-        return ""
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 _MEANING = (
@@ -284,12 +271,11 @@ def cells(finding: Finding) -> tuple[str, str, str, str, str, str, str]:
     """Return the statistic, its value, interval, null, z, verdict and meaning as text, flagged verdicts in capitals."""
     if math.isnan(finding.value):
         return finding.statistic, "—", "", "", "", "", finding.note
-    interval = "" if math.isnan(finding.low) else f"{shown(finding.low)} … {shown(finding.high)}"
+    interval = "" if math.isnan(finding.low) else f"{format_number(finding.low)} … {format_number(finding.high)}"
     verdict = finding.verdict.upper() if finding.flagged else finding.verdict
     about = f"{STATISTICS[finding.statistic].about}{f' ({finding.note})' if finding.note else ''}"
-    return (
-        finding.statistic, shown(finding.value), interval, shown(finding.null_mean), shown(finding.z), verdict, about
-    )  # fmt: skip
+    value, null, z = map(format_number, (finding.value, finding.null_mean, finding.z))
+    return finding.statistic, value, interval, null, z, verdict, about
 
 
 def _lines(audit: Audit) -> list[str]:

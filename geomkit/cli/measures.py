@@ -28,7 +28,11 @@ from geomkit.core.atomic import written
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from geomkit.core.validation import BackendName, OnInvalid, Precision
     from geomkit.stats.survey import Survey
+else:
+    # Options are read as text, with their help; functions refuse what is not one of their choices.
+    from geomkit.cli.options import BackendName, OnInvalid, Precision
 
 app = typer.Typer()
 

@@ -1,11 +1,12 @@
 """Options for statistics of a sample of points, where all pairs are out of reach, and how they are printed."""
 
 import json
-import math
 from typing import Annotated, Any
 
 import typer
 
+from geomkit.core.result import json_safe
+from geomkit.core.validation import OnInvalid, Precision
 from geomkit.errors import InvalidInputError
 
 Sample = Annotated[
@@ -63,8 +64,8 @@ def show_sampled(
     blocks: int | None,
     confidence: float | None,
     no_moments: bool,
-    precision: str,
-    on_invalid: str,
+    precision: Precision,
+    on_invalid: OnInvalid,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -87,9 +88,4 @@ def show_sampled(
     if not as_json:
         typer.echo(str(found))
         return
-    # JSON has no NaN or infinity: null says that there is no value.
-    rows = [
-        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
-        for row in found.to_rows()
-    ]
-    typer.echo(json.dumps(rows, indent=2))
+    typer.echo(json.dumps(json_safe(found.to_rows()), indent=2))

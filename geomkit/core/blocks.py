@@ -1,7 +1,6 @@
 """Passes over blocks of rows, in threads of this process or wherever the rows are measured."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.executor import Span
 from geomkit.core.matrix import Matrix
+from geomkit.core.threads import map_in_threads
 from geomkit.kernels import Backend
 
 __all__ = ["BlockMap", "block_rows", "each_block"]
@@ -38,10 +38,7 @@ class BlockMap:
 
     def run_here(self) -> list[Any]:
         """Return what the function returned for each block, in their order."""
-        if self.threads == 1 or len(self.blocks) == 1:
-            return [self._call(block) for block in self.blocks]
-        with ThreadPoolExecutor(min(self.threads, len(self.blocks))) as pool:
-            return list(pool.map(self._call, self.blocks))
+        return map_in_threads(self._call, self.blocks, threads=self.threads)
 
     def _call(self, block: Span) -> Any:
         start, stop = block

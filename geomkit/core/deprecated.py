@@ -1,12 +1,13 @@
-"""Modules under the names that they had up to 0.9: importing one warns once and gives the module of today."""
+"""Names of up to 0.9: importing a module by its old name, or using a public name that is going, warns and works."""
 
 import importlib
 import sys
 import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-__all__ = ["MOVED", "install", "name_today"]
+__all__ = ["MOVED", "WITHDRAWN", "install", "name_today", "withdrawn"]
 
 MOVED = {
     "geomkit.files": "geomkit.io.files",
@@ -32,6 +33,16 @@ MOVED = {
     "geomkit.sources.cache": "geomkit.core.cache",
 }
 """Packages and modules: the old name, and the one of today. What lies inside a package moved with it."""
+
+WITHDRAWN = {"spectrum_and_moments": ("geomkit.stats.spectrum", "geomkit.spectrum and geomkit.moments")}
+"""Names that are no longer public in `geomkit`: where each is defined, and what to use in its place."""
+
+
+def withdrawn(name: str) -> Any:
+    """Return what a name of `WITHDRAWN` stands for, and warn where it is used."""
+    module, instead = WITHDRAWN[name]
+    warnings.warn(f"geomkit.{name} is deprecated and goes with 0.11; use {instead}", DeprecationWarning, stacklevel=3)
+    return getattr(importlib.import_module(module), name)
 
 
 def name_today(name: str) -> str | None:

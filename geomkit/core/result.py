@@ -1,9 +1,10 @@
-"""The base of every result: its scalars as a dictionary and as lines of text."""
+"""The base of every result, and how results are said: as a dictionary, as JSON, and as text."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["Result"]
+__all__ = ["Result", "format_number", "json_safe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +22,19 @@ class Result:
         scalars = self.to_dict()
         width = max(map(len, scalars))
         return "\n".join(f"{name:<{width}} {value}" for name, value in scalars.items())
+
+
+def json_safe(value: Any) -> Any:
+    """Return the same with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: json_safe(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [json_safe(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def format_number(value: float) -> str:
+    """Write a number in four digits, and nothing where it is NaN."""
+    if math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"

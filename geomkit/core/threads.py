@@ -3,16 +3,28 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["ieee", "one_thread_each", "processors"]
+__all__ = ["ieee", "map_in_threads", "one_thread_each", "processors"]
+
+T = TypeVar("T")
 
 
 def processors() -> int:
     """How many processors this process may use; not every system says which."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_threads(work: Callable[..., T], *arguments: Sequence[Any], threads: int) -> list[T]:
+    """Return ``list(map(work, *arguments))``, made in at most so many threads; in this one where one is enough."""
+    threads = min(threads, len(arguments[0]))
+    if threads <= 1:
+        return list(map(work, *arguments))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, *arguments))
 
 
 _BLAS = threading.RLock()

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from geomkit.errors import InvalidInputError
 
 __all__ = [
+    "BackendName",
+    "Metric",
     "OnInvalid",
+    "Precision",
     "check_choice",
     "check_length",
     "check_number",
@@ -23,8 +26,17 @@ __all__ = [
     "name_rows",
 ]
 
+BackendName = Literal["auto", "reference", "cpu", "torch", "triton"]
+"""Where the arithmetic runs; ``"auto"`` follows the rows."""
+
+Metric = Literal["cosine", "euclidean", "dot"]
+"""By what neighbours are near."""
+
 OnInvalid = Literal["raise", "drop"]
 """What happens to rows that cannot be measured."""
+
+Precision = Literal["bfloat16", "float32", "float64", "float16", "tf32"]
+"""What products of rows are computed in; each backend and statistic takes some of them."""
 
 
 def is_whole(value: object) -> bool:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomkit.auditing.result import shown
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.result import format_number
 from geomkit.nulls import sphere
 from geomkit.reporting.cells import number
 from geomkit.reporting.charts import dots, lines, steps
@@ -95,8 +95,8 @@ def _in_a_line(suggestion: "Suggestion") -> str:
 
 def _sentence(each: "Finding") -> str:
     return (
-        f"{each.statistic} is {shown(each.value)}, random vectors give {shown(each.null_mean)} "
-        f"(z = {shown(each.z)}): {STATISTICS[each.statistic].about}."
+        f"{each.statistic} is {format_number(each.value)}, random vectors give {format_number(each.null_mean)} "
+        f"(z = {format_number(each.z)}): {STATISTICS[each.statistic].about}."
     )
 
 
@@ -131,7 +131,9 @@ def distribution(audits: Mapping[str, "Audit"]) -> tuple[Chart | None, list[Cont
     chart = lines(
         "cosines", _centres(known),
         f"Density of the cosine of all pairs of {', '.join(names)}. "
-        + "; ".join(f"{name}: half of them below {shown(each['cosine_q50'].value)}" for name, each in known.items()),
+        + "; ".join(
+            f"{name}: half of them below {format_number(each['cosine_q50'].value)}" for name, each in known.items()
+        ),
         rows, x=("cosine", "cosine similarity of a pair"), y=("density", "density of pairs"), order=names,
         dashed=[clipped(each) for each in randoms],
         when=" || ".join(f"(show_{at} && datum.at == {at})" for at in range(len(names))), params=params,
@@ -143,7 +145,7 @@ def distribution(audits: Mapping[str, "Audit"]) -> tuple[Chart | None, list[Cont
 def _centres(audits: Mapping[str, "Audit"]) -> str:
     """Say where the cosines of the spaces lie, and those of random directions."""
     medians = sorted(each["cosine_q50"].value for each in audits.values())
-    ends = " to ".join(dict.fromkeys(shown(each) for each in (medians[0], medians[-1])))
+    ends = " to ".join(dict.fromkeys(format_number(each) for each in (medians[0], medians[-1])))
     return f"Half of all pairs have a cosine below {ends}; of random directions, below 0"
 
 
@@ -195,7 +197,7 @@ def _findings(audit: "Audit") -> Section:
         far = max(judged, key=lambda each: abs(each.z))
         elements.append(
             dots(
-                "z", f"Farthest from random vectors: {far.statistic}, at z = {shown(far.z)}",
+                "z", f"Farthest from random vectors: {far.statistic}, at z = {format_number(far.z)}",
                 "How far from random vectors each statistic is: a dot for each at its z.",
                 rows, x=("z", "z: standard deviations of random sets (symmetric log scale)"), who="verdict",
                 order=VERDICTS, colours=_COLOURS, limits=(-4, 4),

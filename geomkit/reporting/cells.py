@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from geomkit.auditing.result import shown
+from geomkit.core.result import format_number
 from geomkit.reporting.page import Cell
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ __all__ = ["five", "number", "records", "text"]
 
 def number(value: float) -> Cell:
     """Show a number in four digits; sort it by all of them."""
-    return Cell("—" if math.isnan(value) else shown(value), value)
+    return Cell("—" if math.isnan(value) else format_number(value), value)
 
 
 def text(value: Any) -> Cell:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from geomkit.auditing.result import shown
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.result import format_number
 from geomkit.reporting.audit import distribution, facts, findings_of
 from geomkit.reporting.cells import number
 from geomkit.reporting.page import Cell, Column, Control, Element, Page, Panel, Section, Table, Text
@@ -91,7 +91,7 @@ def _alignments(comparison: "Comparison") -> Table:
         rows.append(
             (
                 Cell(first, first), Cell(second, second), Cell(what, what), number(each.value),
-                Cell(shown(each.chance), each.chance),
+                Cell(format_number(each.chance), each.chance),
             )
         )  # fmt: skip
     return Table("alignment", "Of every two spaces over the same rows", columns, rows)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
-from geomkit.core.validation import check_choice, check_on_invalid, check_threads, check_whole
+from geomkit.core.validation import OnInvalid, Precision, check_choice, check_on_invalid, check_threads, check_whole
 from geomkit.covariance.accumulate import accumulate, by_columns
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
@@ -120,8 +120,8 @@ def sampled(
     quantiles: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99),
     confidence: float = 0.95,
     moments: Moments | bool | None = None,
-    precision: str = "float32",
-    on_invalid: str = "raise",
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
     source: str = "",
     family: str = "",
@@ -248,8 +248,8 @@ def _check(
     seed: int,
     blocks: int | None,
     moments: Any,
-    precision: str,
-    on_invalid: str,
+    precision: Precision,
+    on_invalid: OnInvalid,
     threads: int | None,
 ) -> None:
     check_threads(threads)
@@ -275,7 +275,7 @@ def _check(
 
 
 def _facts(
-    matrix: Matrix, metric: str, moments: Moments | bool | None, on_invalid: str, threads: int | None
+    matrix: Matrix, metric: str, moments: Moments | bool | None, on_invalid: OnInvalid, threads: int | None
 ) -> Known | None:
     """Return what is known of all pairs."""
     if moments is False:

@@ -11,7 +11,7 @@ from geomkit.core.devices import Device, place
 from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
-from geomkit.core.validation import check_choice, check_positive, check_threads
+from geomkit.core.validation import BackendName, OnInvalid, Precision, check_choice, check_positive, check_threads
 from geomkit.covariance.accumulate import accumulate, by_columns, valid_rows
 from geomkit.covariance.gram import gram_pair_sums
 from geomkit.kernels import Backend, load, module
@@ -69,10 +69,10 @@ def concentration(
     x: Any,
     *,
     p: float = 2.0,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     device: Device = None,
-    precision: str = "float32",
-    on_invalid: str = "raise",
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
 ) -> Concentration:
     """How far Minkowski distances between rows concentrate around their mean.

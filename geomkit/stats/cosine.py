@@ -12,17 +12,17 @@ from geomkit.core.devices import Device, place
 from geomkit.core.matrix import Matrix, as_matrix, check_same_width
 from geomkit.core.result import Result
 from geomkit.core.threads import ieee, processors
-from geomkit.core.validation import check_choice, check_number, check_threads
+from geomkit.core.validation import BackendName, OnInvalid, Precision, check_choice, check_number, check_threads
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, load, module
 from geomkit.pairwise.normalization import Rows, unit_rows
 from geomkit.pairwise.reducers import Tally, Whole
-from geomkit.pairwise.scores import COARSE, UNIT_ROUNDOFF, Form, Scores, cosine_scores
+from geomkit.pairwise.scores import COARSE, Form, Scores, cosine_scores
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.distribution import Distribution
 
-__all__ = ["CosineStats", "check_threads", "cosine_bound", "cosine_similarity", "cosine_stats"]
+__all__ = ["CosineStats", "check_threads", "cosine_similarity", "cosine_stats"]
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ class CosineStats(Result):
 def cosine_stats(
     x: Any,
     *,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     device: Device = None,
-    precision: str = "float32",
-    on_invalid: str = "raise",
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
 ) -> CosineStats:
     """Distribution of cosine similarity over all distinct pairs of rows.
@@ -223,19 +223,6 @@ def read(scores: Scores, tally: Tally) -> CosineStats:
     )
 
 
-def cosine_bound(length: int, dtype: str) -> float:
-    """Bound on the absolute error of a cosine computed as the product of two rounded unit rows.
-
-    A unit row is computed in float64 and rounded once: relative error at most ``u + (length/2 + 4) u64`` with u the
-    unit roundoff of `dtype`, plus half of the smallest subnormal an entry. The product of two such rows, summed in any
-    order, adds at most ``gamma = length u / (1 - length u)`` times the product of their norms (Higham 2002, 3.1).
-    """
-    u, wide = UNIT_ROUNDOFF[dtype], 2.0**-53
-    row = u + (length / 2 + 4) * wide + math.sqrt(length) * float(np.finfo(dtype).smallest_subnormal)
-    gamma = length * u / (1 - length * u)
-    return 2 * row + row * row + gamma * (1 + row) ** 2
-
-
 _OF_MATRIX = ("float32", "float64")
 
 _TILE_OF_MATRIX = 384
@@ -243,7 +230,7 @@ _TILE_OF_MATRIX = 384
 
 
 def cosine_similarity(
-    x: Any, y: Any = None, *, backend: str = "auto", device: Device = None, precision: str = "float32"
+    x: Any, y: Any = None, *, backend: BackendName = "auto", device: Device = None, precision: Precision = "float32"
 ) -> Any:
     """Cosine similarity of every row of `x` with every row of `y` (or of `x` itself), as a matrix.
 

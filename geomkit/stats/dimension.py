@@ -12,7 +12,7 @@ from geomkit.core.devices import Device, place
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
-from geomkit.core.validation import check_choice, check_threads, check_whole
+from geomkit.core.validation import BackendName, Metric, OnInvalid, Precision, check_choice, check_threads, check_whole
 from geomkit.covariance.accumulate import accumulate, by_columns, valid_rows
 from geomkit.covariance.gram import gram_pair_sums
 from geomkit.errors import InvalidInputError
@@ -89,11 +89,11 @@ def intrinsic_dimension(
     *,
     method: str = "twonn",
     k: int = 10,
-    metric: str = "euclidean",
-    precision: str = "float32",
-    backend: str = "auto",
+    metric: Metric = "euclidean",
+    precision: Precision = "float32",
+    backend: BackendName = "auto",
     device: Device = None,
-    on_invalid: str = "raise",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
 ) -> IntrinsicDimension:
     """Estimate the intrinsic dimension of the rows.

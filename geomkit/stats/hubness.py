@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from geomkit.core.devices import Device
 from geomkit.core.result import Result
-from geomkit.core.validation import check_number
+from geomkit.core.validation import BackendName, Metric, OnInvalid, Precision, check_number
 from geomkit.stats.linked import linked_error, positions, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
 
@@ -78,12 +78,12 @@ def hubness(
     x: Any,
     k: int = 10,
     *,
-    metric: str = "cosine",
+    metric: Metric = "cosine",
     duplicates: float = 1e-6,
-    precision: str = "float32",
-    backend: str = "auto",
+    precision: Precision = "float32",
+    backend: BackendName = "auto",
     device: Device = None,
-    on_invalid: str = "raise",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
 ) -> Hubness:
     """How unevenly rows turn up among the k nearest neighbours of others, from exact neighbours.

@@ -11,7 +11,7 @@ from geomkit.core.devices import Device, named, place
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
-from geomkit.core.validation import check_on_invalid, check_threads
+from geomkit.core.validation import BackendName, OnInvalid, check_on_invalid, check_threads
 from geomkit.covariance.accumulate import WIDEST, accumulate, by_columns, extend, valid_rows
 from geomkit.covariance.batches import ScatterPair
 from geomkit.covariance.gram import Wide, gram_pair_sums
@@ -98,9 +98,9 @@ class MomentsAccumulator:
     def __init__(
         self,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         device: Device = None,
-        on_invalid: str = "raise",
+        on_invalid: OnInvalid = "raise",
         threads: int | None = None,
     ) -> None:
         check_on_invalid(on_invalid)
@@ -211,9 +211,9 @@ class MomentsAccumulator:
 def moments(
     x: Any,
     *,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     device: Device = None,
-    on_invalid: str = "raise",
+    on_invalid: OnInvalid = "raise",
     variance_se: bool = False,
     threads: int | None = None,
 ) -> Moments:

@@ -7,7 +7,7 @@ from typing import Any
 from geomkit import nulls
 from geomkit.core.devices import Device
 from geomkit.core.result import Result
-from geomkit.core.validation import check_number
+from geomkit.core.validation import BackendName, OnInvalid, Precision, check_number
 from geomkit.stats.cosine import CosineStats, cosine_stats
 
 __all__ = ["Null", "Orthogonality", "orthogonality", "orthogonality_of"]
@@ -63,10 +63,10 @@ def orthogonality(
     x: Any,
     *,
     eps: float = 0.1,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     device: Device = None,
-    precision: str = "float32",
-    on_invalid: str = "raise",
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
 ) -> Orthogonality:
     """How nearly orthogonal the rows are, each figure beside what the uniform sphere would give.

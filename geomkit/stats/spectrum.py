@@ -11,7 +11,7 @@ from geomkit.core.devices import Device, place
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
-from geomkit.core.validation import check_on_invalid, check_threads
+from geomkit.core.validation import BackendName, OnInvalid, check_on_invalid, check_threads
 from geomkit.covariance.accumulate import WIDEST, accumulate, by_columns, in_threads, valid_rows
 from geomkit.covariance.gram import gram_pair_sums
 from geomkit.covariance.projections import Axes, Partition, project_rows
@@ -19,7 +19,7 @@ from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
 from geomkit.stats.moments import Moments, moments_of_pair, moments_of_wide
 
-__all__ = ["Spectrum", "spectrum", "spectrum_and_moments", "spectrum_of"]
+__all__ = ["Spectrum", "spectrum", "spectrum_of"]
 
 Vector = NDArray[np.float64]
 
@@ -92,9 +92,9 @@ class Spectrum(Result):
 def spectrum(
     x: Any,
     *,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     device: Device = None,
-    on_invalid: str = "raise",
+    on_invalid: OnInvalid = "raise",
     standard_errors: bool = False,
     threads: int | None = None,
 ) -> Spectrum:
@@ -121,10 +121,6 @@ def spectrum(
     BackendUnavailableError
         The library behind the backend, or the device, is missing.
 
-    See Also
-    --------
-    spectrum_and_moments : this and `moments`, in the time of this.
-
     Notes
     -----
     O(n d min(n, d)) time in two passes over the rows, and O(min(n, d)³) for the eigenvectors; 16 min(n, d)² bytes a
@@ -149,24 +145,7 @@ def spectrum_and_moments(
     standard_errors: bool = False,
     threads: int | None = None,
 ) -> tuple[Spectrum, Moments]:
-    """`spectrum` and `moments` of the same rows, from the same sums.
-
-    Parameters
-    ----------
-    x, backend, device, on_invalid, standard_errors, threads
-        As for `spectrum`.
-
-    Returns
-    -------
-    Spectrum
-    Moments
-        Without the standard errors of the variances.
-
-    Raises
-    ------
-    InvalidInputError, BackendUnavailableError
-        As for `spectrum`.
-    """
+    """Return `spectrum` and, without the standard errors of the variances, `moments` of the same rows and sums."""
     check_on_invalid(on_invalid)
     check_threads(threads)
     matrix, which = place(as_matrix(x), backend, device, several=False)

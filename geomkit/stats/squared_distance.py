@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from geomkit.core.devices import Device
 from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result
+from geomkit.core.validation import BackendName, OnInvalid, Precision
 from geomkit.pairwise.reducers import Tally
 from geomkit.pairwise.scores import Scores, euclidean_scores
 from geomkit.pairwise.sweep import sweep
@@ -64,10 +65,10 @@ class SquaredDistanceStats(Result):
 def squared_distance_stats(
     x: Any,
     *,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     device: Device = None,
-    precision: str = "float32",
-    on_invalid: str = "raise",
+    precision: Precision = "float32",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
 ) -> SquaredDistanceStats:
     """Distribution of the squared Euclidean distance over all distinct pairs of rows.

@@ -10,7 +10,7 @@ from geomkit.core.devices import Device
 from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
-from geomkit.core.validation import check_number
+from geomkit.core.validation import BackendName, OnInvalid, Precision, check_number
 from geomkit.pairwise.reducers import Above, RowExtremes
 from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import Scores, cosine_scores
@@ -56,10 +56,10 @@ def survey(
     *,
     k: int = 10,
     duplicates: float = 1e-6,
-    precision: str = "float32",
-    backend: str = "auto",
+    precision: Precision = "float32",
+    backend: BackendName = "auto",
     device: Device = None,
-    on_invalid: str = "raise",
+    on_invalid: OnInvalid = "raise",
     threads: int | None = None,
 ) -> Survey:
     """Cosine statistics, extremes of each row, nearest neighbours and duplicates, from one sweep over all pairs.

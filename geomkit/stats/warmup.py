@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from geomkit.core.validation import check_choice
+from geomkit.core.validation import Precision, check_choice
 from geomkit.kernels import Backend, module
 
 __all__ = ["PRECISIONS", "Warmed", "warm"]
 
-PRECISIONS = ("all", "bfloat16", "float32", "float64")
+_PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32", "float64")
+
+PRECISIONS = ("all", *_PRECISIONS)
 
 _ORDERS = (0.1, 1.0, 1.7, 2.0, 3.0, np.inf)
 """One order for each way in which distances are computed."""
@@ -103,17 +105,17 @@ def _inputs() -> dict[str, Any]:
 
 
 def _uses(precision: str) -> Iterator[tuple[str, Callable[[], object]]]:
-    wanted = PRECISIONS[1:] if precision == "all" else (precision,)
-    for each in wanted:
+    names = [name for name in _PRECISIONS if precision in {"all", name}]
+    for name in names:
         # Kept for later processes; and bfloat16 rows are kept as they are in a job that is worth the choice.
-        yield f"which product is the fastest for {each}", partial(module(Backend.CPU).product, each, np.inf)
+        yield f"which product is the fastest for {name}", partial(module(Backend.CPU).product, name, np.inf)
     for label, x in _inputs().items():
-        for each in wanted:
-            if not (each == "bfloat16" and "sparse" in label):
-                yield f"{label} rows in {each}", partial(_use, x, each)
+        for name in names:
+            if not (name == "bfloat16" and "sparse" in label):
+                yield f"{label} rows in {name}", partial(_use, x, name)
 
 
-def _use(x: Any, precision: str) -> None:
+def _use(x: Any, precision: Precision) -> None:
     """Call every function that has kernels."""
     from geomkit.stats.concentration import concentration
     from geomkit.stats.cosine import cosine_similarity, cosine_stats

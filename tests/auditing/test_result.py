@@ -5,8 +5,9 @@ import pytest
 
 from geomkit.auditing.null import Expected
 from geomkit.auditing.readings import Value
-from geomkit.auditing.result import Finding, Thresholds, is_like_random, plain, shown
+from geomkit.auditing.result import Finding, Thresholds, is_like_random
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.result import format_number, json_safe
 
 JUDGED = [each for each in STATISTICS.values() if each.worse]
 
@@ -69,6 +70,6 @@ def test_every_judged_statistic_says_what_to_try():
 
 
 def test_numbers_as_they_are_shown_and_as_json_takes_them():
-    assert [shown(x) for x in (math.nan, 12345.6, 0.00123456, 5e12)] == ["", "12,346", "0.001235", "5e+12"]
-    assert plain({"a": [math.nan, math.inf, 1.5], "b": {"c": None}}) == {"a": [None, None, 1.5], "b": {"c": None}}
+    assert [format_number(x) for x in (math.nan, 12345.6, 0.00123456, 5e12)] == ["", "12,346", "0.001235", "5e+12"]
+    assert json_safe({"a": [math.nan, math.inf, 1.5], "b": {"c": None}}) == {"a": [None, None, 1.5], "b": {"c": None}}
     assert np.isnan(found("gini", math.nan, 0, math.nan).value)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import geomkit
-from geomkit.auditing.result import cells, conclusion, introduction, shown
+from geomkit.auditing.result import cells, conclusion, introduction
 from geomkit.cli import findings, tables
+from geomkit.core.result import format_number
 from tests.cli.test_cli import call, run  # noqa: F401
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -65,7 +66,7 @@ def test_a_terminal_gets_an_audit_within_its_width_and_all_of_it(terminal, audit
         assert {each.statistic for each in audited.findings} <= set(words)
         for each in audited.findings:
             if each.value == each.value:
-                assert shown(each.value) in words
+                assert format_number(each.value) in words
 
 
 def test_every_width_shows_the_same_letters(terminal, audited):
@@ -96,7 +97,7 @@ def test_a_comparison_has_a_column_for_each_space(terminal):
     assert "b" * 30 in text
     first, second = (audit["cosine_mean"].value for audit in compared.audits.values())
     line = next(each for each in text.splitlines() if each.strip().startswith("cosine_mean"))
-    assert line.split()[1:3] == [shown(first), f"{shown(second)}*"]
+    assert line.split()[1:3] == [format_number(first), f"{format_number(second)}*"]
     assert text.rstrip().splitlines()[-1].strip().startswith(("verdict", "alignment", "[red]a", "intrinsic", "b"))
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import geomkit
-from geomkit.core.deprecated import MOVED, name_today
+from geomkit.core.deprecated import MOVED, WITHDRAWN, name_today
 
 
 @pytest.mark.parametrize("old", sorted(MOVED))
@@ -37,6 +37,18 @@ print(separability is same)
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
     assert said[0] == "['geomkit.meaning', 'geomkit.meaning.separability', 'geomkit.sources']"
     assert said[1] == "True"
+
+
+@pytest.mark.parametrize("name", sorted(WITHDRAWN))
+def test_a_name_that_is_no_longer_public_works_and_warns(name):
+    module, instead = WITHDRAWN[name]
+    with pytest.warns(DeprecationWarning, match=f"geomkit.{name} is deprecated and goes with 0.11; use") as warned:
+        value = getattr(geomkit, name)
+    assert value is getattr(importlib.import_module(module), name)
+    assert str(warned[0].message).endswith(instead)
+    assert warned[0].filename == __file__
+    assert name not in dir(geomkit)
+    assert name not in geomkit.__all__
 
 
 def test_what_never_was_is_no_old_name():

@@ -1,11 +1,15 @@
 """Refusals name the argument, what it was, and what it must be."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from geomkit.core.validation import (
+    BackendName,
+    Metric,
+    Precision,
     check_choice,
     check_length,
     check_number,
@@ -16,6 +20,8 @@ from geomkit.core.validation import (
     name_rows,
 )
 from geomkit.errors import InvalidInputError
+from geomkit.kernels import PRECISIONS, Backend
+from geomkit.stats.neighbors import METRICS
 
 
 def refused(message):
@@ -82,6 +88,12 @@ def test_numbers_within_limits(limits, taken, refusals, message):
     for value in (*refusals, math.nan, "1", None, True, 1j, [0.5]):
         with refused(f"p must be a number {message}; got .*"):
             check_number(value, "p", **limits)
+
+
+def test_the_types_of_choices_hold_what_is_accepted():
+    assert get_args(BackendName) == ("auto", *(backend.value for backend in Backend))
+    assert set(get_args(Precision)) == set().union(*PRECISIONS.values())
+    assert set(get_args(Metric)) == set(METRICS)
 
 
 def test_lengths_and_invalid_rows():

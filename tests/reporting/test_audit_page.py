@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import geomkit
-from geomkit.auditing.result import shown
+from geomkit.core.result import format_number
 from geomkit.nulls import sphere
 from geomkit.reporting.audit import VERDICTS, audit_page
 from geomkit.reporting.comparison import comparison_page
@@ -84,7 +84,7 @@ def test_numbers_are_those_of_the_audit(show, file, found):
             [each.z for each in found.findings], nan_ok=True
         )
         text = page.tab.locator("#table-findings tbody tr").nth(0).inner_text()
-        assert shown(found["cosine_mean"].value) in text
+        assert format_number(found["cosine_mean"].value) in text
         assert page.tab.locator("h1").inner_text() == f"news.npy {found.verdict}"
 
 

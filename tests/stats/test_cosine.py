@@ -15,8 +15,8 @@ from geomkit.core.matrix import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
 from geomkit.pairwise.scores import COARSE, UNIT_ROUNDOFF, cosine_scores
-from geomkit.stats.cosine import cosine_bound, cosine_stats, mean_by_row, mean_cosine, stats_of
-from tests.bounds import assert_between, assert_within, gamma, unit
+from geomkit.stats.cosine import cosine_stats, mean_by_row, mean_cosine, stats_of
+from tests.bounds import assert_between, assert_within, cosine_bound, gamma, unit
 from tests.stats.oracle import (
     BACKENDS,
     DATA,

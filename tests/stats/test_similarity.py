@@ -6,8 +6,8 @@ import torch
 from geomkit.core.matrix import Matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import cpu_product
-from geomkit.stats.cosine import cosine_bound, cosine_similarity
-from tests.bounds import assert_within
+from geomkit.stats.cosine import cosine_similarity
+from tests.bounds import assert_within, cosine_bound
 from tests.precision import STRICT, permissions
 from tests.stats.oracle import BACKENDS, GRID, data, ran
 

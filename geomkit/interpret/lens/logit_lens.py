@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.optional import require
+from geomkit.core.result import json_safe
 from geomkit.datasets.language_model import LanguageModel
 from geomkit.datasets.states import forward, running, wanted_layers
 from geomkit.errors import InvalidInputError
@@ -110,7 +111,7 @@ class Reading:
                         self.top_tokens[at][position], self.top_probabilities[at, position], strict=True
                     )
                 ],
-                **{name: _plain(values[at, position]) for name, values in self.values.items()},
+                **{name: json_safe(float(values[at, position])) for name, values in self.values.items()},
             }
             for at, layer in enumerate(self.layers)
             for position, token in enumerate(self.tokens)
@@ -287,7 +288,3 @@ def _ids(lens: LogitLens, text: str, truncate: bool) -> tuple[list[int], int]:
 
 def _joined(parts: Sequence[Measured], at: int) -> NDArray[np.float64]:
     return np.concatenate([part[at].double().cpu().numpy() for part in parts])
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
