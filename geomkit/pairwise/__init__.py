@@ -13,8 +13,8 @@ exactly and in any order, so threads, devices, panels and machines can share the
   or squared distances, with a bound on its rounding error. `queries`: the same for queries against other rows.
 - `tiles` says what a tile is and in which order tiles come. `sweep` feeds them to the reducers: in threads, on devices
   (`device_sweep`, `streams`), or panel by panel where rows exceed the memory (`panels`).
-- `reducers` are what a sweep leaves behind; `candidates` keeps the best k' of each row, which `rescoring` and
-  `query_rescoring` score again in float64, so that neighbours are exact.
+- `reducers` are what a sweep leaves behind; `candidates` keeps the best k' of each row, which `rescoring` scores again
+  in float64, so that neighbours are exact.
 
 Start reading with `sweep.sweep`.
 """

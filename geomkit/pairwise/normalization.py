@@ -25,6 +25,7 @@ __all__ = [
     "centred_rows",
     "directed",
     "direction_norms",
+    "divided",
     "rescaled",
     "room",
     "taken",
@@ -214,6 +215,13 @@ def rescaled(matrix: Matrix) -> tuple[Matrix, NDArray[np.float64]]:
     parts = scaled, matrix.data.indices, matrix.data.indptr
     copy = replace(matrix, data=type(matrix.data)(parts, shape=matrix.data.shape), dtype="float64")
     return copy, norms if matrix.keep is None else norms[matrix.keep]
+
+
+def divided(block: Any, divisors: NDArray[np.float64]) -> Any:
+    """Return CSR rows over their divisors, in float64."""
+    block = block.astype(np.float64)
+    block.data /= np.repeat(divisors, np.diff(block.indptr))
+    return block
 
 
 def _scaled(block: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from geomkit.core.matrix import Matrix, reject_rows
 from geomkit.kernels import Backend, load, module
-from geomkit.pairwise.normalization import as_given, direction_norms, rescaled, taken
+from geomkit.pairwise.normalization import as_given, direction_norms, divided, rescaled, taken
 from geomkit.pairwise.scores import UNIT_ROUNDOFF, WORTH_CENTRING, Form, dividable
 
-__all__ = ["Asked", "Corpus", "Queries", "corpus_of", "divided", "queries_of"]
+__all__ = ["Asked", "Corpus", "Queries", "corpus_of", "queries_of"]
 
 Array = NDArray[np.float64]
 
@@ -102,7 +102,7 @@ class Corpus:
         matrix, norms = queries.matrix, queries.norms[numbers]
         if self.sparse:
             divisors, shares = self._divisors(norms)
-            block = divided(matrix.data[numbers if matrix.keep is None else matrix.keep[numbers]], divisors)
+            block = divided(matrix.data[matrix.in_input(numbers)], divisors)
             lengths, slips = _sizes(block, self.dtype)
             left, facts = self._with_columns(block, np.zeros(len(lengths)), shares), [lengths, slips, 0 * lengths]
             return Asked(numbers, left, divisors, shares, np.stack(facts))
@@ -248,13 +248,6 @@ class Asked:
         """Return some of them."""
         facts = np.ascontiguousarray(self.facts[:, which])
         return Asked(self.numbers[which], self.left[which], self.divisors[which], self.shares[which], facts)
-
-
-def divided(block: Any, divisors: Array) -> Any:
-    """Return CSR rows over their divisors, in float64."""
-    block = block.astype(np.float64)
-    block.data /= np.repeat(divisors, np.diff(block.indptr))
-    return block
 
 
 def _sizes(block: Any, dtype: str) -> tuple[Array, Array]:

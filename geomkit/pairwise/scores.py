@@ -19,7 +19,16 @@ from geomkit.core.matrix import Matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, load, module
 from geomkit.pairwise import normalization as preparing
-from geomkit.pairwise.normalization import Rows, as_given, centred_rows, directed, direction_norms, rescaled, taken
+from geomkit.pairwise.normalization import (
+    Rows,
+    as_given,
+    centred_rows,
+    directed,
+    direction_norms,
+    divided,
+    rescaled,
+    taken,
+)
 
 __all__ = ["COARSE", "UNIT_ROUNDOFF", "Form", "Scores", "cosine_scores", "euclidean_scores", "product_scores"]
 
@@ -77,8 +86,8 @@ class Scores:
     """Added to every lift, so that entries lie around 0."""
     origin: float
     """score = entry + origin, in units of `unit`."""
-    unit: float = 1.0
-    """Scores of the data are this times the scores of the prepared rows."""
+    directed: bool
+    """Whether rows are divided by their norms; all are divided by one number otherwise."""
     facts: NDArray[np.float64] = field(default_factory=lambda: np.empty((3, 0)))
     """Norm of each r, norm of what rounding took from it, and lift (`offset` included), (3, n)."""
     resident: tuple[Any, Any] | None = None
@@ -88,6 +97,16 @@ class Scores:
     def n(self) -> int:
         """Number of rows."""
         return self.matrix.n
+
+    @property
+    def scale(self) -> float:
+        """What rows are divided by, where that is not their norm."""
+        return float(self.divisors[0])
+
+    @property
+    def unit(self) -> float:
+        """Scores of the data are this times the scores of the prepared rows."""
+        return 1.0 if self.directed else self.scale * self.scale
 
     @property
     def sparse(self) -> bool:
@@ -191,10 +210,8 @@ class Scores:
         self, x: Any, divisors: NDArray[np.float64], *, left: bool = True, right: bool = True
     ) -> tuple[Any, Any, Any]:
         memory, height = module(self.backend), len(divisors)
-        if self.unit == 1.0 and not dividable(divisors):
-            directions = memory.zeros(tuple(x.shape), "float64", self.device)
-            load("unit_rows", self.backend)(x, directions)
-            x, divisors = directions, np.ones(height)
+        if self.directed and not dividable(divisors):
+            x, divisors = self.directions(x), np.ones(height)
         plain = self.form is Form.PLAIN
         a = memory.zeros((height if left or plain else 0, self.width), self._rounded_to, self.device)
         b = a if plain else memory.zeros((height if right else 0, self.width), self._rounded_to, self.device)
@@ -204,11 +221,16 @@ class Scores:
             a, b = wide, wide if plain else memory.widened(b)
         return a, b, facts
 
+    def directions(self, x: Any) -> Any:
+        """Return rows over their norms in float64, however long they are."""
+        out = module(self.backend).zeros(tuple(x.shape), "float64", self.device)
+        load("unit_rows", self.backend)(x, out)
+        return out
+
     def _sparse_factors(self, start: int, stop: int) -> tuple[Any, Any, Any]:
         import scipy.sparse
 
-        block = self.matrix.rows(start, stop).astype(np.float64)
-        block.data /= np.repeat(self.divisors[start:stop], np.diff(block.indptr))
+        block = divided(self.matrix.rows(start, stop), self.divisors[start:stop])
         squares = np.asarray(block.multiply(block).sum(axis=1)).ravel()
         taken_away = block - block.astype(self.dtype).astype(np.float64)
         slips = np.sqrt(np.asarray(taken_away.multiply(taken_away).sum(axis=1)).ravel())
@@ -327,7 +349,7 @@ def cosine_scores(
     plain = kept.kind == "sparse" or middle < WORTH_CENTRING
     scores = Scores(
         kept, backend, precision, dtype or precision, Form.PLAIN if plain else Form.RESIDUAL, divisors, mean,
-        offset=0.0 if plain else (middle - average) / 2, origin=0.0 if plain else average,
+        offset=0.0 if plain else (middle - average) / 2, origin=0.0 if plain else average, directed=True,
     )  # fmt: skip
     return scores.prepared(threads)
 
@@ -395,5 +417,5 @@ def _shifted(rows: Rows, precision: str, dtype: str, form: Form) -> Scores:
         offset = origin = 0.0
     return Scores(
         rows.matrix, rows.backend, precision, dtype or precision, form, np.full(n, scale), mean, offset, origin,
-        unit=scale * scale,
+        directed=False,
     )  # fmt: skip

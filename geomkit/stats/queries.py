@@ -16,7 +16,7 @@ from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, load, module
 from geomkit.pairwise.candidates import Nearest
 from geomkit.pairwise.queries import Asked, Corpus, Queries, corpus_of, queries_of
-from geomkit.pairwise.query_rescoring import exact_between
+from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import COARSE, Form
 from geomkit.pairwise.tiles import Shared
 from geomkit.stats.cosine import check_threads
@@ -271,7 +271,7 @@ class _Search:
         with np.errstate(divide="ignore", over="ignore"):
             reach = errors + slack / weights
         wanted = load("shortlist", corpus.backend)(values, np.where(ids < 0, -1, ids - h), reach, share, k)
-        exact = exact_between(corpus, self.queries, asked, wanted, self.threads)
+        exact = exact_scores(corpus, asked.numbers, wanted, self.threads, self.queries, asked.divisors)
         top, numbers = load("best", corpus.backend)(exact, wanted, k)
         # Nothing is missing where no entry was ever left out; an equal score left out could have a smaller number.
         complete = np.isneginf(floor) | (self.keep == corpus.matrix.n)
@@ -359,7 +359,7 @@ class _Search:
         for at in range(0, h, height):
             some = asked.some(np.arange(at, min(at + height, h)))
             reached = self._at_least(some, least[at : at + height])
-            exact = exact_between(self.corpus, self.queries, some, reached, self.threads)
+            exact = exact_scores(self.corpus, some.numbers, reached, self.threads, self.queries, some.divisors)
             part = slice(at, at + height)
             top[part], numbers[part] = load("best", self.corpus.backend)(exact, reached, k)
         return top, numbers

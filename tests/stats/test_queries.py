@@ -15,7 +15,7 @@ from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.kernels import Backend, load
 from geomkit.kernels import module as backend_of
 from geomkit.pairwise import queries as cross
-from geomkit.pairwise import query_rescoring
+from geomkit.pairwise import rescoring
 from geomkit.pairwise.queries import corpus_of, queries_of
 from geomkit.stats import queries as module
 from geomkit.stats.neighbors import neighbors
@@ -124,8 +124,8 @@ def test_blocks_threads_and_precision_do_not_matter(monkeypatch, backend, name, 
         ((module, "BATCH_PLACES"), 1),
         ((module, "REDONE_ENTRIES"), 100),
         ((cross, "_MIDDLE_ROWS"), 1),
-        ((query_rescoring, "_GATHERED_ENTRIES"), 5 * D),
-        ((query_rescoring, "_CHUNK"), 1),
+        ((rescoring, "_GATHERED_ENTRIES"), 5 * D),
+        ((rescoring, "_FEW_CANDIDATES"), 1),
     ):
         with monkeypatch.context() as context:
             context.setattr(*target, value)
