@@ -11,12 +11,13 @@ from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.row_source import Divided, Subset
 from geomkit.errors import GeomkitError, InvalidInputError
 from geomkit.pairwise.scores import Scores, cosine_scores
+from geomkit.pairwise.search import candidates_of
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import PairReducer, Tiles
 from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
 from geomkit.stats.hubness import Hubness, hubness_of
 from geomkit.stats.moments import Moments
-from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, settle
+from geomkit.stats.neighbors import METRICS, Neighbors, check_k
 from geomkit.stats.spectrum import Spectrum, spectrum_and_moments
 
 __all__ = ["Options", "Passes", "pass_over"]
@@ -92,7 +93,7 @@ def pass_over(x: Any, options: Options, on_invalid: str = "raise") -> Passes:
     nearest = candidates_of(scores, options.k)
     reducers: list[PairReducer] = [nearest] if tally is None else [tally, nearest]
     sweep(Tiles(scores, "gram"), reducers, threads=options.threads)
-    neighbors = settle(scores, nearest, options.k, options.metric, threads=options.threads)
+    neighbors = Neighbors.from_candidates(scores, nearest, options.k, options.metric, threads=options.threads)
     return Passes(
         x=x,
         options=options,
@@ -109,7 +110,7 @@ def _shape(scores: Scores, options: Options) -> tuple[Spectrum, Moments] | Geomk
     """Spectrum and moments of the rows, or of their directions where the metric is cosine."""
     try:
         return spectrum_and_moments(
-            _directions(scores) if scores.unit == 1.0 and options.metric == "cosine" else _kept(scores.matrix),
+            _directions(scores) if scores.directed else _kept(scores.matrix),
             backend="torch" if options.backend == "triton" else options.backend,
             device=scores.device,
             standard_errors=True,

@@ -4,7 +4,6 @@ Prepared rows are kept whole while they are small and made again, panel by panel
 the input stays bounded however many rows there are.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -23,13 +22,14 @@ __all__ = [
     "Rows",
     "as_given",
     "centred_rows",
-    "directed",
     "direction_norms",
     "divided",
+    "power_of_two",
     "rescaled",
     "room",
     "taken",
     "unit_rows",
+    "usable_rows",
 ]
 
 
@@ -247,27 +247,30 @@ def _scaled(block: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray
     return scaled, row_of, np.where(finite, np.sqrt(squares), np.nan), scale
 
 
-def directed(matrix: Matrix, norms: NDArray[np.float64], on_invalid: str) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Refuse or drop rows without a direction: those whose norm is NaN, for they are not finite, or 0.
+def usable_rows(
+    matrix: Matrix, norms: NDArray[np.float64], on_invalid: str, *, directed: bool = True, min_rows: int = 2
+) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Refuse or drop rows whose norm is NaN, for they are not finite, or where directions count, 0.
 
     Returns
     -------
     matrix : Matrix
         The rows that are left.
-    had : (n,) bool
+    usable : (n,) bool
         Which of the rows given they are.
 
     Raises
     ------
     InvalidInputError
-        There are such rows, and ``on_invalid="raise"``; or fewer than two rows are left.
+        There are such rows, and ``on_invalid="raise"``; or fewer than `min_rows` rows are left.
     """
-    unknown, zero = np.isnan(norms), norms == 0
+    unknown, zero = np.isnan(norms), (norms == 0) & directed
     if on_invalid == "raise":
-        reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
-        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, 2)
+        reject_rows(matrix, unknown, "are not finite", on_invalid, min_rows)
+        reject_rows(matrix, zero, "are zero and have no direction", on_invalid, min_rows)
     bad = unknown | zero
-    return reject_rows(matrix, bad, "are not finite or zero", on_invalid, 2), ~bad
+    what = "are not finite or zero" if directed else "are not finite"
+    return reject_rows(matrix, bad, what, on_invalid, min_rows), ~bad
 
 
 def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> Rows:
@@ -283,7 +286,7 @@ def unit_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str) -> 
         norms = _sparse_norms(matrix)
     else:
         whole, norms = _all_units(matrix, backend, dtype)
-    kept, _ = directed(matrix, norms, on_invalid)
+    kept, _ = usable_rows(matrix, norms, on_invalid)
     rows = Rows(kept, backend, dtype, "unit", np.ones(kept.n))
     if matrix.kind == "sparse":
         return _finished(rows, keep=True)
@@ -334,7 +337,7 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, 
     norms = _norms(matrix, backend)
     unknown = np.isnan(norms)
     kept = reject_rows(matrix, unknown, "are not finite", on_invalid, 2)
-    scale = _power_of_two(float(norms[~unknown].max()))
+    scale = float(power_of_two(norms[~unknown].max()))
     if matrix.kind == "sparse":
         squares = (norms[~unknown] / scale) ** 2
         _reject_distant(kept, squares)
@@ -347,7 +350,7 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, 
     squares = np.concatenate(each_block(kept, backend, 1, partial(_squares_of, centred)))
     _reject_distant(kept, squares)
     # The reciprocal of the whole scale must be a number, too.
-    further = max(_power_of_two(math.sqrt(float(squares.max()))), 2.0**-1022 / scale)
+    further = max(float(power_of_two(np.sqrt(squares.max()))), 2.0**-1022 / scale)
     return _finished(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean), keep=keep)
 
 
@@ -364,11 +367,11 @@ def _reject_distant(matrix: Matrix, squares: NDArray[np.float64]) -> None:
     reject_rows(matrix, ~np.isfinite(squares), "lie further from the mean than float64 can say", "raise", 2)
 
 
-def _power_of_two(value: float) -> float:
-    """Power of two just above a norm, or the nearest whose reciprocal is a number; 1 for a norm of 0."""
-    if math.isinf(value):
-        return 2.0**1023
-    return math.ldexp(1.0, max(-1022, min(math.frexp(value)[1], 1023))) if value > 0 else 1.0
+def power_of_two(norms: Any) -> NDArray[np.float64]:
+    """Return the powers of two just above norms, or the nearest whose reciprocals are numbers; 1 for a norm of 0."""
+    finite = np.where(np.isfinite(norms) & (norms > 0), norms, 0.5)
+    exponents = np.where(np.isinf(norms), 1023, np.clip(np.frexp(finite)[1], -1022, 1023))
+    return np.ldexp(1.0, exponents)
 
 
 def _finished(rows: Rows, *, keep: bool) -> Rows:

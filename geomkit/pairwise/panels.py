@@ -145,7 +145,7 @@ class Panels:
             rows.matrix.ahead(last, last + step)
             part = slice(first - start, last - start)
             if two_sided:
-                left[part], right[part] = rows.factors(first, last)
+                left[part], right[part], _ = rows.make(first, last)
             else:
                 left[part] = rows.left(first, last)
 

@@ -11,7 +11,7 @@ from geomkit.core.devices import if_it_fits
 from geomkit.core.matrix import Matrix
 from geomkit.kernels import load, module
 from geomkit.pairwise.normalization import as_given, divided, room, taken
-from geomkit.pairwise.queries import Corpus, Queries
+from geomkit.pairwise.queries import Queries
 from geomkit.pairwise.scores import Form, Scores, dividable
 
 __all__ = ["exact_scores"]
@@ -27,7 +27,7 @@ _SPARSE_PAIRS = 2**16
 
 
 def exact_scores(
-    scores: Scores | Corpus,
+    scores: Scores,
     numbers: NDArray[np.int64],
     candidates: NDArray[np.int64],
     threads: int,
@@ -82,7 +82,7 @@ class _Whole(NamedTuple):
     """Where the rows of the matrix are among them, unless they are all and in order."""
 
 
-def _whole(scores: Scores | Corpus, n_pairs: int) -> _Whole | None:
+def _whole(scores: Scores, n_pairs: int) -> _Whole | None:
     """Return all rows as they lie, or as a device has room for them where so many pairs are scored, or None."""
     matrix, rows, keep = scores.matrix, scores.matrix.data, scores.matrix.keep
     if scores.backend.on_device:
@@ -106,7 +106,7 @@ def _readable(data: Any) -> Any:
     return np.asarray(data) if readable else None
 
 
-def _brought(scores: Scores | Corpus) -> Any:
+def _brought(scores: Scores) -> Any:
     """Copy all rows to the device, where half of what is free there holds them."""
     matrix, backend = scores.matrix, scores.backend
     dtype = "float64" if as_given(matrix, backend, 0, 1).itemsize == 8 else "float32"
@@ -123,7 +123,7 @@ def _brought(scores: Scores | Corpus) -> Any:
 
 
 def _score_block(
-    scores: Scores | Corpus,
+    scores: Scores,
     queries: Matrix,
     whole: _Whole | None,
     in_one_step: bool,
@@ -145,7 +145,7 @@ def _score_block(
 
 
 def _gathered(
-    scores: Scores | Corpus,
+    scores: Scores,
     queries: Matrix,
     in_one_step: bool,
     numbers: NDArray[np.int64],
@@ -174,7 +174,7 @@ def _gathered(
     return out
 
 
-def _run(scores: Scores | Corpus, left: Any, left_factors: Any, right: Any, right_factors: Any, ids: Any) -> Any:
+def _run(scores: Scores, left: Any, left_factors: Any, right: Any, right_factors: Any, ids: Any) -> Any:
     memory = module(scores.backend)
     out = memory.zeros(ids.shape, "float64", scores.device)
     euclidean = scores.form is Form.EUCLIDEAN
@@ -183,7 +183,7 @@ def _run(scores: Scores | Corpus, left: Any, left_factors: Any, right: Any, righ
 
 
 def _sparse(
-    scores: Scores | Corpus,
+    scores: Scores,
     queries: Matrix,
     numbers: NDArray[np.int64],
     divisors: NDArray[np.float64],

@@ -16,11 +16,9 @@ from geomkit.kernels import PRECISIONS, Backend, load, module
 from geomkit.pairwise.normalization import as_given, direction_norms
 from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import UNIT_ROUNDOFF
-from geomkit.pairwise.sweep import sweep
-from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import check_threads, prepare
 from geomkit.stats.moments import WIDEST
-from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, settle
+from geomkit.stats.neighbors import METRICS, Neighbors, check_among_rows, check_k, neighbors_among
 
 __all__ = ["METHODS", "Alignment", "alignment", "overlap_of"]
 
@@ -170,8 +168,8 @@ def alignment(
         spaces = [_Space.of(each, which, float(norm.max())) for each, norm in zip(both, norms, strict=True)]
         return _cka(empty, *spaces) if method == "cka" else _procrustes(empty, *spaces)
     if method == "neighbors":
-        found = [_nearest(each, which, k, metric, precision, device, threads) for each in both]
-        return overlap_of(*found)
+        settings = (k, metric, precision, which.value, device, "raise", threads)
+        return overlap_of(neighbors_among(left, *settings), neighbors_among(right, *settings))
     return _imbalance(both, which, metric, device, workers, empty)
 
 
@@ -297,23 +295,16 @@ def _procrustes(empty: Alignment, x: _Space, y: _Space) -> Alignment:
     return replace(empty, value=min(total, 1.0) ** 2)
 
 
-def _nearest(
-    matrix: Matrix, backend: Backend, k: int, metric: str, precision: str, device: Device, threads: int | None
-) -> Neighbors:
-    scores = prepare(matrix, backend.value, precision, "raise", threads, METRICS[metric], device=device)
-    nearest = candidates_of(scores, k)
-    sweep(Tiles(scores, "gram"), [nearest], threads=threads)
-    return settle(scores, nearest, k, metric, threads=threads)
-
-
 def overlap_of(x: Neighbors, y: Neighbors) -> Alignment:
     """Overlap of neighbours that are there already, of the same rows, as method ``"neighbors"`` finds it. O(n k log k).
 
     Raises
     ------
     InvalidInputError
-        The two are not of the same rows, k or metric.
+        The two are not of the same rows, k or metric, or one is of queries.
     """
+    check_among_rows(x, "x")
+    check_among_rows(y, "y")
     for name in ("n", "k", "metric"):
         if getattr(x, name) != getattr(y, name):
             msg = f"x and y must have the same {name}; got {getattr(x, name)!r} and {getattr(y, name)!r}"

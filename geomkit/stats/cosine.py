@@ -172,13 +172,18 @@ def prepare(
     """Check the arguments that all pair statistics share, and make the rows ready with `scores`."""
     check_threads(threads)
     matrix, which = place(matrix, backend, device, scores=True)
-    check_choice(precision, "precision", PRECISIONS[which])
-    if precision in COARSE and matrix.kind == "sparse":
-        msg = f"precision {precision!r} is for dense rows; {matrix.name} is sparse: use 'float32'"
-        raise InvalidInputError(msg)
+    check_precision(matrix, which, precision)
     ran = "float64" if which is Backend.REFERENCE else precision
     dtype = module(which).storage(ran, float(matrix.n) ** 2 * matrix.longest_row)
     return scores(matrix, which, ran, on_invalid, dtype=dtype, threads=threads or processors())
+
+
+def check_precision(matrix: Matrix, backend: Backend, precision: str) -> None:
+    """Refuse a precision that the backend does not have, or that is not for sparse rows."""
+    check_choice(precision, "precision", PRECISIONS[backend])
+    if precision in COARSE and matrix.kind == "sparse":
+        msg = f"precision {precision!r} is for dense rows; {matrix.name} is sparse: use 'float32'"
+        raise InvalidInputError(msg)
 
 
 def stats_of(scores: Scores, *, threads: int | None = None, size: int | None = None) -> CosineStats:

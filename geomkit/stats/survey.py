@@ -13,10 +13,11 @@ from geomkit.errors import InvalidInputError
 from geomkit.pairwise.reducers import Above, RowExtremes
 from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import Scores, cosine_scores
+from geomkit.pairwise.search import candidates_of
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import PairReducer, Tiles
 from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
-from geomkit.stats.neighbors import Neighbors, candidates_of, check_k, settle
+from geomkit.stats.neighbors import Neighbors, check_k
 
 __all__ = ["Survey", "survey"]
 
@@ -112,7 +113,7 @@ def survey(
         cosine=found,
         least=least,
         largest=largest,
-        neighbors=settle(scores, nearest, k, "cosine", threads=threads),
+        neighbors=Neighbors.from_candidates(scores, nearest, k, "cosine", threads=threads),
         duplicates=_settled(scores, alike.pairs, duplicates, threads or processors()),
         tolerance=float(duplicates),
     )
@@ -128,6 +129,4 @@ def _settled(scores: Scores, pairs: NDArray[np.int64], tolerance: float, threads
     """Keep the pairs whose cosine in float64 says so, by the row numbers of the input."""
     first, second = pairs.T
     exact = exact_scores(scores, first, second[:, None], threads)[:, 0]
-    kept = pairs[exact >= 1 - tolerance - scores.slack]
-    keep = scores.matrix.keep
-    return kept if keep is None else keep[kept]
+    return scores.matrix.in_input(pairs[exact >= 1 - tolerance - scores.slack])
