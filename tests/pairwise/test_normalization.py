@@ -10,7 +10,7 @@ from geomkit.core.matrix import as_matrix
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module, torch_
 from geomkit.pairwise.normalization import as_given, centred_rows, direction_norms, room, taken, unit_rows
-from geomkit.pairwise.squared_distance import squared_distance_moments
+from geomkit.stats.concentration import squared_distance_moments
 from tests.bounds import assert_within
 
 BACKENDS = list(Backend)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from geomkit.pairwise.normalization import centred_rows
-from geomkit.pairwise.squared_distance import squared_distance_moments
+from geomkit.stats.concentration import squared_distance_moments
 from tests.bounds import assert_within
 from tests.pairwise.test_normalization import BACKENDS, SHAPES, given, squared_distances, upper, values
 
