@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from geomkit.kernels import Backend, load, module
 
-__all__ = ["Nearest", "NearestToQueries"]
+__all__ = ["ROUNDING", "Nearest", "NearestToQueries"]
+
+
+ROUNDING = {"bfloat16": 2.0**-8, "float32": 0.0, "float64": 2.0**-24}
+"""Share of itself by which an entry of a dtype is rounded in its key."""
 
 
 class _Absorbed(NamedTuple):
@@ -63,7 +67,7 @@ class Nearest:
     @property
     def rounding(self) -> float:
         """Share of itself by which a value is rounded in its key."""
-        return {"bfloat16": 2.0**-8, "float32": 0.0, "float64": 2.0**-24}[self.dtype]
+        return ROUNDING[self.dtype]
 
     def candidates(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
         """Return values (n, c) and row numbers (n, c), -1 for none, and what no other entry exceeds, (n,)."""

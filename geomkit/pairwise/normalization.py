@@ -69,8 +69,23 @@ class Rows:
         return _device(self.matrix, self.backend)
 
     @property
+    def precision(self) -> str:
+        """Of the rows in the product."""
+        return self.dtype
+
+    @property
     def rounded(self) -> bool:
         """Whether tiles are bfloat16."""
+        return False
+
+    @property
+    def width(self) -> int:
+        """Columns of a block."""
+        return self.matrix.d
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether left and right factors of a product differ."""
         return False
 
     def block(self, start: int, stop: int) -> Any:
@@ -81,6 +96,20 @@ class Rows:
 
     left = right = block
     """Both factors of a product of pairs."""
+
+    def factors(self, start: int, stop: int) -> tuple[Any, Any]:
+        """Return both factors of rows ``start:stop``, made from one reading."""
+        block = self.make(start, stop, self.dtype)
+        return block, block
+
+    @property
+    def resident_factors(self) -> tuple[Any, Any] | None:
+        """All left and right factors, where they are kept."""
+        return None if self.resident is None else (self.resident, self.resident)
+
+    def holding(self, matrix: Matrix, factors: tuple[Any, Any] | None) -> "Rows":
+        """Return the same rows with these factors."""
+        return replace(self, matrix=matrix, resident=None if factors is None else factors[0])
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """Return prepared rows with these numbers."""

@@ -19,8 +19,11 @@ __all__ = ["exact_scores"]
 _GATHERED_ENTRIES = 2**22
 """Entries of rows that are gathered at a time (32 MiB in float64)."""
 
-_FEW_CANDIDATES = 64
-"""Candidates of a row from which on a block has fewer rows, so that threads share the work on rows with very many."""
+_FEW_CANDIDATES = 8
+"""Candidates of a row from which on a block has fewer rows ..."""
+
+_NARROW = 64
+"""... as it has no more for rows of fewer coordinates, so that threads share the work."""
 
 _SPARSE_PAIRS = 2**16
 """Pairs of sparse rows that are multiplied at a time."""
@@ -65,10 +68,10 @@ def exact_scores(
     in_one_step = not scores.directed or (dividable(scores.divisors) and dividable(queries.norms))
     whole = _whole(scores, candidates.size) if in_one_step else None
     work = partial(_score_block, scores, queries.matrix, whole, in_one_step)
-    entries = matrix.d * -(-candidates.shape[1] // _FEW_CANDIDATES)
+    entries = max(matrix.d, _NARROW) * -(-candidates.shape[1] // _FEW_CANDIDATES)
     blocks = Matrix("rows", numbers[:, None], "numpy", len(numbers), entries, "int64", places=matrix.places)
-    found = each_block(blocks, scores.backend, threads, work, numbers, divisors, candidates, crew=crew)
-    out = np.concatenate(found, axis=0)
+    parts = each_block(blocks, scores.backend, threads, work, numbers, divisors, candidates, crew=crew)
+    out = np.concatenate(parts, axis=0)
     return out / 2 if scores.form is Form.EUCLIDEAN else out
 
 
@@ -157,19 +160,19 @@ def _gathered(
     width = max(1, min(candidates.shape[1], _GATHERED_ENTRIES // d))
     height = max(1, _GATHERED_ENTRIES // (d * width))
 
-    def read(matrix: Matrix, chosen: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[Any, NDArray[np.float64]]:
+    def read(matrix: Matrix, rows: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[Any, NDArray[np.float64]]:
         """Read rows, and what to multiply them by."""
-        x = taken(matrix, scores.backend, chosen)
-        return (x, 1 / by) if in_one_step else (scores.directions(x), np.ones(len(chosen)))
+        x = taken(matrix, scores.backend, rows)
+        return (x, 1 / by) if in_one_step else (scores.directions(x), np.ones(len(rows)))
 
     for i in range(0, len(numbers), height):
         own, own_factors = read(queries, numbers[i : i + height], divisors[i : i + height])
         for c in range(0, candidates.shape[1], width):
-            wanted = candidates[i : i + height, c : c + width]
-            rows = np.unique(wanted[wanted >= 0])
+            chosen = candidates[i : i + height, c : c + width]
+            rows = np.unique(chosen[chosen >= 0])
             if len(rows):
                 others, factors = read(scores.matrix, rows, scores.divisors[rows])
-                local = np.where(wanted < 0, -1, np.searchsorted(rows, wanted))
+                local = np.where(chosen < 0, -1, np.searchsorted(rows, chosen))
                 out[i : i + height, c : c + width] = _run(scores, own, own_factors, others, factors, local)
     return out
 

@@ -163,7 +163,12 @@ class Scores:
     @property
     def pieces(self) -> int:
         """Columns of a block that hold the lift, in as many pieces; as many more hold ones."""
-        return 0 if self.form is Form.PLAIN else 2 if self.rounded_to in _SPLIT else 1
+        return 0 if not self.two_sided else 2 if self.rounded_to in _SPLIT else 1
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether left and right factors of a product differ."""
+        return self.form is not Form.PLAIN
 
     @property
     def width(self) -> int:
@@ -194,7 +199,7 @@ class Scores:
             left, right, facts = self.make(0, self.n)
             return replace(self, facts=facts, resident=(left, right))
         itemsize = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}[self.dtype]
-        size = self.n * self.width * itemsize * (1 if self.form is Form.PLAIN else 2)
+        size = self.n * self.width * itemsize * (1 + self.two_sided)
         if size <= preparing.room(self.matrix):
             kept = if_it_fits(lambda: self._prepared(threads, keep=True), "prepared rows", self.device)
             if kept is not None:
@@ -205,14 +210,14 @@ class Scores:
         if not keep:
             found = each_block(self.matrix, self.backend, threads, self._facts)
             return replace(self, facts=np.concatenate(found, axis=1))
-        memory, plain = module(self.backend), self.form is Form.PLAIN
+        memory = module(self.backend)
         left = memory.zeros((self.n, self.width), self.dtype, self.device)
-        right = left if plain else memory.zeros((self.n, self.width), self.dtype, self.device)
+        right = left if not self.two_sided else memory.zeros((self.n, self.width), self.dtype, self.device)
 
         def fill(start: int, stop: int) -> Any:
             made = self.make(start, stop)
             left[start:stop] = made[0]
-            if not plain:
+            if self.two_sided:
                 right[start:stop] = made[1]
             return memory.to_numpy(made[2])
 
@@ -229,6 +234,19 @@ class Scores:
     def right(self, start: int, stop: int) -> Any:
         """Return the right factors of rows ``start:stop``."""
         return self.resident[1][start:stop] if self.resident is not None else self.make(start, stop, left=False)[1]
+
+    def factors(self, start: int, stop: int) -> tuple[Any, Any]:
+        """Return both factors of rows ``start:stop``, made from one reading."""
+        return self.make(start, stop)[:2]
+
+    @property
+    def resident_factors(self) -> tuple[Any, Any] | None:
+        """All left and right factors, where they are kept."""
+        return self.resident
+
+    def holding(self, matrix: Matrix, factors: tuple[Any, Any] | None) -> "Scores":
+        """Return the same rows with these factors."""
+        return replace(self, matrix=matrix, resident=factors)
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """Return the left factors of the rows with these numbers."""

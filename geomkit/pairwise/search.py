@@ -5,26 +5,23 @@ products of low precision; `exact_scores` ranks them in float64. The k-th best i
 anything that was left out can be, by the error bound of the products. What is not certified is compared with all rows.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.threads import ieee, one_thread_each, processors
-from geomkit.kernels import Backend, load, module
+from geomkit.core.threads import ieee, processors
+from geomkit.kernels import load, module
 from geomkit.pairwise.candidates import Nearest, NearestToQueries
 from geomkit.pairwise.queries import Queries, QueryBatch, query_batch, query_bounds
 from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import COARSE, EntryBounds, Form, Scores
-from geomkit.pairwise.sweep import sweep
-from geomkit.pairwise.tiles import Shared, Tiles
+from geomkit.pairwise.sweep import in_threads, sweep
+from geomkit.pairwise.tiles import PairReducer, Tiles
 
-__all__ = ["Found", "candidates_of", "search_queries", "search_rows"]
+__all__ = ["SearchResult", "candidates_of", "search_queries", "search_rows", "settled"]
 
 TILE = 768
 """Queries in a tile at most, and rows at least where there are so many: what stays in cache."""
@@ -48,7 +45,7 @@ Numbers = NDArray[np.int64]
 Array = NDArray[np.float64]
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """The k nearest rows of each row or query, nearest first."""
 
     numbers: Numbers
@@ -73,8 +70,15 @@ def candidates_of(scores: Scores, k: int) -> Nearest:
     return Nearest(scores.backend, scores.n, n_candidates(scores, k, scores.n - 1), entries, scores.device)
 
 
-def search_rows(scores: Scores, nearest: Nearest, k: int, *, threads: int | None = None) -> Found:
-    """Find the k nearest others of each row, from the candidates of a finished sweep."""
+def search_rows(scores: Scores, k: int, *others: PairReducer, threads: int | None = None) -> SearchResult:
+    """Find the k nearest others of each row, in a sweep that feeds other reducers, too."""
+    nearest = candidates_of(scores, k)
+    sweep(Tiles(scores, "gram"), [*others, nearest], threads=threads)
+    return settled(scores, nearest, k, threads=threads)
+
+
+def settled(scores: Scores, nearest: Nearest, k: int, *, threads: int | None = None) -> SearchResult:
+    """Rank the candidates of a finished sweep over the rows, and redo the rows that they do not settle."""
     everyone, search = np.arange(scores.n), _Search(scores, k, threads)
     bounds = scores.entry_bounds
     top, numbers, unsure = search.certified(everyone, scores.divisors, nearest, bounds)
@@ -83,20 +87,18 @@ def search_rows(scores: Scores, nearest: Nearest, k: int, *, threads: int | None
         finer = replace(scores, precision="float32", dtype="float32", resident=None).prepared(search.workers)
         if 2 * len(unsure) > scores.n:
             # Half of all pairs in one sweep are fewer than more than half of the rows with all others.
-            nearest = candidates_of(finer, k)
-            sweep(Tiles(finer, "gram"), [nearest], threads=threads)
-            found = search_rows(finer, nearest, k, threads=threads)
-            return found._replace(n_recomputed=scores.n, error_bound=error_bound)
+            again = search_rows(finer, k, threads=threads)
+            return again._replace(n_recomputed=scores.n, error_bound=error_bound)
         search, bounds = _Search(finer, k, threads), finer.entry_bounds
     if len(unsure):
         take = search.scores.take
         top[unsure], numbers[unsure] = search.redone(
             unsure, scores.divisors[unsure], lambda part: take(unsure[part]), top[unsure, -1], bounds.of(unsure)
         )
-    return Found(numbers, _distances(top, scores, scores.divisors), len(unsure), error_bound)
+    return SearchResult(numbers, _distances(top, scores, scores.divisors), len(unsure), error_bound)
 
 
-def search_queries(scores: Scores, queries: Queries, k: int, *, threads: int | None = None) -> Found:
+def search_queries(scores: Scores, queries: Queries, k: int, *, threads: int | None = None) -> SearchResult:
     """Find the k nearest rows to each query.
 
     Parameters
@@ -121,9 +123,9 @@ def search_queries(scores: Scores, queries: Queries, k: int, *, threads: int | N
     search, everyone = _Search(scores, k, threads, queries), np.arange(queries.matrix.n)
     places = int(module(scores.backend).places(n_candidates(scores, k, scores.n)))
     batch = max(16, min(BATCH, BATCH_PLACES // places))
-    found = [search.answered(queries, everyone[start : start + batch]) for start in range(0, len(everyone), batch)]
-    numbers, distances, recomputed, error_bounds = zip(*found, strict=True)
-    return Found(np.concatenate(numbers), np.concatenate(distances), sum(recomputed), max(error_bounds))
+    answers = [search.answered(queries, everyone[start : start + batch]) for start in range(0, len(everyone), batch)]
+    numbers, distances, recomputed, error_bounds = zip(*answers, strict=True)
+    return SearchResult(np.concatenate(numbers), np.concatenate(distances), sum(recomputed), max(error_bounds))
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class _Search:
         out[row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)] = other
         return out
 
-    def answered(self, queries: Queries, numbers: Numbers) -> Found:
+    def answered(self, queries: Queries, numbers: Numbers) -> SearchResult:
         """Find the k nearest rows to a batch of queries."""
         scores, batch = self.scores, query_batch(self.scores, queries, numbers)
         nearest, longest = self._screened(batch)
@@ -219,7 +221,7 @@ class _Search:
         if len(unsure) and coarse:
             finer = replace(self, scores=replace(scores, precision="float32", dtype="float32")).answered(queries, rest)
             best[unsure], distances[unsure] = finer.numbers, finer.distances
-        return Found(best, distances, len(unsure), bounds.largest)
+        return SearchResult(best, distances, len(unsure), bounds.largest)
 
     def _tile(self, h: int) -> tuple[int, int]:
         """Return how many queries and rows a tile has at most."""
@@ -238,26 +240,16 @@ class _Search:
         keep, entries = n_candidates(scores, self.k, n), module(scores.backend).entries(scores.dtype)
         first = NearestToQueries.among(n, scores.backend, h, keep, entries, scores.device)
 
-        def work(tiles: Iterator[tuple[slice, slice]], nearest: Nearest) -> None:
+        def work(tiles: Iterator[tuple[slice, slice]], reducers: Sequence[Nearest]) -> None:
             make = _multiplier(scores, min(height, h) * width)
             for _, cols in tiles:
                 _, right, facts = scores.make(cols.start, cols.stop, left=False)
                 longest[cols.start // width] = np.abs(module(scores.backend).to_numpy(facts)).max(axis=1)
                 for start in range(0, h, height):
                     rows = slice(start, min(start + height, h))
-                    nearest.update(make(batch.left[rows], right), rows, cols)
+                    reducers[0].update(make(batch.left[rows], right), rows, cols)
 
-        workers = min(self.workers, len(order)) if scores.backend is Backend.CPU else 1
-        if workers == 1:
-            limit = one_thread_each() if self.threads and scores.backend is Backend.CPU else nullcontext()
-            with ieee(), limit:
-                work(iter(order), first)
-            return first, longest.max(axis=0)
-        shared, siblings = Shared(order), [first.spawn() for _ in range(workers)]
-        with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
-            list(pool.map(partial(work, shared), siblings))
-        for sibling in siblings:
-            first.merge(sibling)
+        in_threads(scores.backend, self.threads, order, [first], work)
         return first, longest.max(axis=0)
 
 

@@ -5,9 +5,11 @@ owns its tiles and its copies of the reducers, which are merged at the end. Rows
 walked in pairs of panels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
+from typing import TypeVar
 
 from geomkit.core.progress import Counter
 from geomkit.core.threads import ieee, one_thread_each, processors
@@ -17,7 +19,10 @@ from geomkit.pairwise.normalization import room
 from geomkit.pairwise.panels import Panel, Panels, Span, panel_pairs, panel_rows, tiles_of
 from geomkit.pairwise.tiles import PairReducer, Shared, Tiles, pairs_in, schedule, tile_size
 
-__all__ = ["sweep", "sweep_panels"]
+__all__ = ["in_threads", "sweep", "sweep_panels"]
+
+
+Reducer = TypeVar("Reducer", bound=PairReducer)
 
 
 def sweep(
@@ -64,21 +69,48 @@ def sweep(
         with ieee():
             sweep_on_devices(tiles, reducers, order, size, count)
         return
-    workers = (threads or processors()) if rows.backend is Backend.CPU else 1
-    workers = min(workers, len(order))
+    in_threads(rows.backend, threads, order, reducers, partial(_work, tiles, size, count))
+
+
+def in_threads(
+    backend: Backend,
+    threads: int | None,
+    order: Sequence[tuple[slice, slice]],
+    reducers: Sequence[Reducer],
+    work: Callable[[Iterator[tuple[slice, slice]], Sequence[Reducer]], None],
+) -> None:
+    """Have workers feed tiles to the reducers: threads of the CPU backend, or this thread alone.
+
+    Parameters
+    ----------
+    threads : int, optional
+        All processors of this process unless given.
+    order : sequence of (slice, slice)
+        Rows and columns of the tiles.
+    reducers : sequence of PairReducer
+        Updated in place; of several workers, each has siblings, which are merged.
+    work : callable
+        Feeds the tiles that an iterator hands out to these reducers.
+    """
+    on_cpu = backend is Backend.CPU
+    workers = min(threads or processors(), len(order)) if on_cpu else 1
     if workers == 1:
         # A single tile is left to BLAS's own threads, unless the caller set their number.
-        with ieee(), one_thread_each() if threads and rows.backend is Backend.CPU else nullcontext():
-            _work(tiles, size, iter(order), reducers, count)
+        with ieee(), one_thread_each() if threads and on_cpu else nullcontext():
+            work(iter(order), reducers)
         return
     siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
     # Workers take the next tile when they are done with one, so that none waits for another at the end.
     shared = Shared(order)
     with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(_work, tiles, size, shared, mine, count) for mine in siblings]:
+        for done in [pool.submit(work, shared, own) for own in siblings]:
             done.result()
-    for mine in siblings:
-        for reducer, other in zip(reducers, mine, strict=True):
+    _merge(reducers, siblings)
+
+
+def _merge(reducers: Sequence[Reducer], siblings: Iterable[Sequence[Reducer]]) -> None:
+    for own in siblings:
+        for reducer, other in zip(reducers, own, strict=True):
             reducer.merge(other)
 
 
@@ -111,11 +143,9 @@ def sweep_panels(
     with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
         for left, right, ready in Panels(tiles, workers, held).walk(pairs):
             shared = Shared(_from_the_diagonal(tiles_of(left, right, size)))
-            for done in [pool.submit(_work, ready, size, shared, mine, count) for mine in siblings]:
+            for done in [pool.submit(_work, ready, size, count, shared, own) for own in siblings]:
                 done.result()
-    for mine in siblings:
-        for reducer, other in zip(reducers, mine, strict=True):
-            reducer.merge(other)
+    _merge(reducers, siblings)
 
 
 def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, slice]]:
@@ -126,9 +156,9 @@ def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, sl
 def _work(
     tiles: Tiles,
     size: int,
+    count: Counter | None,
     order: Iterator[tuple[slice, slice]],
     reducers: Sequence[PairReducer],
-    count: Counter | None = None,
 ) -> None:
     make = tiles.worker(size)
     for i, j in order:

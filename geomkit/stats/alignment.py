@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.blocks import block_rows, each_block
-from geomkit.core.devices import Device, place
+from geomkit.core.devices import Device, check_one_place, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice, name_rows
 from geomkit.core.threads import processors
 from geomkit.errors import InvalidInputError
@@ -18,7 +18,7 @@ from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import UNIT_ROUNDOFF
 from geomkit.stats.cosine import check_threads, prepare
 from geomkit.stats.moments import WIDEST
-from geomkit.stats.neighbors import METRICS, Neighbors, check_among_rows, check_k, neighbors_among
+from geomkit.stats.neighbors import METRICS, Neighbors, check_among_rows, check_k, neighbors_among, scores_among
 
 __all__ = ["METHODS", "Alignment", "alignment", "overlap_of"]
 
@@ -153,10 +153,7 @@ def alignment(
         raise InvalidInputError(msg)
     if method == "neighbors":
         check_k(k, left.n)
-    places = [str(matrix.device or "cpu") for matrix in (left, right)]
-    if device is None and places[0] != places[1]:
-        msg = f"x and y must be on one device, or device must say where to go; got {places[0]} and {places[1]}"
-        raise InvalidInputError(msg)
+    check_one_place(left, right, device)
     of_columns = method in _OF_COLUMNS
     left, which = place(left, backend, device, several=method == "neighbors", scores=not of_columns)
     right, _ = place(right, which.value, device, several=method == "neighbors", scores=not of_columns)
@@ -169,7 +166,8 @@ def alignment(
         return _cka(empty, *spaces) if method == "cka" else _procrustes(empty, *spaces)
     if method == "neighbors":
         settings = (k, metric, precision, which.value, device, "raise", threads)
-        return overlap_of(neighbors_among(left, *settings), neighbors_among(right, *settings))
+        lists = [neighbors_among(scores_among(matrix, *settings), k, metric, threads=threads) for matrix in both]
+        return overlap_of(*lists)
     return _imbalance(both, which, metric, device, workers, empty)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geomkit.core.devices import Device, place
+from geomkit.core.devices import Device, check_one_place, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice, check_same_width
 from geomkit.core.threads import ieee, processors
 from geomkit.errors import InvalidInputError
@@ -291,10 +291,7 @@ def cosine_similarity(
     left = as_matrix(x, min_rows=1)
     right = left if y is None else as_matrix(y, name="y", min_rows=1)
     check_same_width(left, right)
-    places = [str(matrix.device or "cpu") for matrix in (left, right)]
-    if device is None and places[0] != places[1]:
-        msg = f"x and y must be on one device, or device must say where to go; got {places[0]} and {places[1]}"
-        raise InvalidInputError(msg)
+    check_one_place(left, right, device)
     left, which = place(left, backend, device, several=False)
     right = left if y is None else right.placed(left.places)
     dtype = "float64" if which is Backend.REFERENCE else precision

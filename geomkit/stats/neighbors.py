@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.deprecated import warn_renamed
-from geomkit.core.devices import Device, place
+from geomkit.core.devices import Device, check_one_place, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice, check_same_width
 from geomkit.core.threads import processors
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
-from geomkit.pairwise.candidates import Nearest
 from geomkit.pairwise.queries import queries_of
 from geomkit.pairwise.scores import (
     Scores,
@@ -21,9 +20,8 @@ from geomkit.pairwise.scores import (
     euclidean_scores,
     product_scores,
 )
-from geomkit.pairwise.search import Found, candidates_of, search_queries, search_rows
-from geomkit.pairwise.sweep import sweep
-from geomkit.pairwise.tiles import Tiles
+from geomkit.pairwise.search import SearchResult, search_queries, search_rows
+from geomkit.pairwise.tiles import PairReducer
 from geomkit.stats.cosine import check_precision, check_threads, prepare
 
 __all__ = ["METRICS", "Neighbors", "nearest_to", "neighbors"]
@@ -71,14 +69,6 @@ class Neighbors:
     """Rows left out by ``on_invalid="drop"``."""
     n_dropped_queries: int
     """Queries left out by it; 0 where there are none."""
-
-    @classmethod
-    def from_candidates(
-        cls, scores: Scores, nearest: Nearest, k: int, metric: str, *, threads: int | None = None
-    ) -> "Neighbors":
-        """Rank the candidates of a finished sweep over the rows in float64, and redo the rows they do not settle."""
-        found = search_rows(scores, nearest, int(k), threads=threads)
-        return _result(scores, found, metric, scores.product)
 
     @property
     def positions(self) -> NDArray[np.int64]:
@@ -173,29 +163,27 @@ def neighbors(
     check_choice(metric, "metric", tuple(METRICS))
     matrix = as_matrix(x)
     if queries is None:
-        return neighbors_among(matrix, k, metric, precision, backend, device, on_invalid, threads)
-    asked = as_matrix(queries, name="queries", min_rows=1)
-    check_same_width(asked, matrix)
+        scores = scores_among(matrix, k, metric, precision, backend, device, on_invalid, threads)
+        return neighbors_among(scores, k, metric, threads=threads)
+    query_matrix = as_matrix(queries, name="queries", min_rows=1)
+    check_same_width(query_matrix, matrix)
     _check_k(k, matrix.n, "n")
     check_threads(threads)
-    places = [str(given.device or "cpu") for given in (matrix, asked)]
-    if device is None and places[0] != places[1]:
-        msg = f"x and queries must be on one device, or device must say where to go; got {places[0]} and {places[1]}"
-        raise InvalidInputError(msg)
+    check_one_place(matrix, query_matrix, device)
     matrix, which = place(matrix, backend, device, several=False)
     check_precision(matrix, which, precision)
     ran, workers = "float64" if which is Backend.REFERENCE else precision, threads or processors()
-    operations = 2.0 * matrix.n * asked.n * matrix.longest_row
+    operations = 2.0 * matrix.n * query_matrix.n * matrix.longest_row
     dtype = module(which).storage(ran, operations)
     scores = corpus_scores(matrix, which, ran, metric, on_invalid, dtype=dtype, threads=workers)
     _check_k(k, scores.n, "n")
-    usable = queries_of(scores, asked.placed(matrix.places), on_invalid, workers)
-    found = search_queries(scores, usable, int(k), threads=threads)
+    usable = queries_of(scores, query_matrix.placed(matrix.places), on_invalid, workers)
+    result = search_queries(scores, usable, int(k), threads=threads)
     product = "numba" if scores.sparse else str(module(which).product(ran, operations))
-    return _result(scores, found, metric, product, usable.matrix)
+    return _neighbors_from(scores, result, metric, product, usable.matrix)
 
 
-def neighbors_among(
+def scores_among(
     matrix: Matrix,
     k: int,
     metric: str,
@@ -204,14 +192,17 @@ def neighbors_among(
     device: Device,
     on_invalid: str,
     threads: int | None,
-) -> Neighbors:
-    """Find the k nearest other rows of each row of a checked matrix; arguments as for `neighbors`."""
+) -> Scores:
+    """Make the rows of a checked matrix ready for neighbours among themselves; arguments as for `neighbors`."""
     check_k(k, matrix.n)
     scores = prepare(matrix, backend, precision, on_invalid, threads, METRICS[metric], device=device)
     check_k(k, scores.n)
-    nearest = candidates_of(scores, k)
-    sweep(Tiles(scores, "gram"), [nearest], threads=threads)
-    return Neighbors.from_candidates(scores, nearest, k, metric, threads=threads)
+    return scores
+
+
+def neighbors_among(scores: Scores, k: int, metric: str, *others: PairReducer, threads: int | None = None) -> Neighbors:
+    """Find the k nearest others of each row, in a sweep that feeds other reducers, too."""
+    return _neighbors_from(scores, search_rows(scores, int(k), *others, threads=threads), metric, scores.product)
 
 
 def check_k(k: int, n: int) -> None:
@@ -235,22 +226,24 @@ def check_among_rows(found: Neighbors, name: str = "found") -> None:
         raise InvalidInputError(msg)
 
 
-def _result(scores: Scores, found: Found, metric: str, product: str, queries: Matrix | None = None) -> Neighbors:
+def _neighbors_from(
+    scores: Scores, result: SearchResult, metric: str, product: str, queries: Matrix | None = None
+) -> Neighbors:
     matrix = scores.matrix
     everyone = matrix.in_input(np.arange(matrix.n))
     return Neighbors(
-        indices=matrix.in_input(found.numbers),
-        distances=found.distances,
+        indices=matrix.in_input(result.numbers),
+        distances=result.distances,
         rows=everyone if queries is None else queries.in_input(np.arange(queries.n)),
         corpus_rows=everyone,
         of_queries=queries is not None,
-        m=len(found.numbers),
+        m=len(result.numbers),
         n=matrix.n,
         d=matrix.d,
-        k=found.numbers.shape[1],
+        k=result.numbers.shape[1],
         metric=metric,
-        n_recomputed=found.n_recomputed,
-        error_bound=found.error_bound,
+        n_recomputed=result.n_recomputed,
+        error_bound=result.error_bound,
         backend=scores.backend.value,
         precision=scores.precision,
         product=product,

@@ -369,9 +369,7 @@ def test_a_result_says_whose_neighbours_it_holds():
 )  # fmt: skip
 def test_neighbours_of_queries_are_refused_where_those_of_rows_are_needed(read):
     x = data("clustered", 30, 5)
-    with pytest.raises(
-        InvalidInputError, match="must be neighbours of the rows of x among themselves; it"
-    ):
+    with pytest.raises(InvalidInputError, match="must be neighbours of the rows of x among themselves; it"):
         read(neighbors(x, 3, queries=x))
 
 
