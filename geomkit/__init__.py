@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from geomkit._version import __version__
-from geomkit.core.deprecated import WITHDRAWN, install, name_today, withdrawn
+from geomkit.core.deprecated import WITHDRAWN, install, name_today, warn_renamed, withdrawn
 
 if TYPE_CHECKING:
     from geomkit import atlas as atlas
@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from geomkit.stats.orthogonality import orthogonality as orthogonality
     from geomkit.stats.probe import Probe as Probe
     from geomkit.stats.probe import probe as probe
-    from geomkit.stats.queries import QueryNeighbors as QueryNeighbors
-    from geomkit.stats.queries import nearest_to as nearest_to
     from geomkit.stats.query_fit import QueryFit as QueryFit
     from geomkit.stats.query_fit import query_fit as query_fit
     from geomkit.stats.spectrum import Spectrum as Spectrum
@@ -82,7 +80,6 @@ _WHERE = {
     "Orthogonality": "geomkit.stats.orthogonality",
     "Probe": "geomkit.stats.probe",
     "QueryFit": "geomkit.stats.query_fit",
-    "QueryNeighbors": "geomkit.stats.queries",
     "SameLabelRate": "geomkit.stats.labels",
     "Sampled": "geomkit.sampling.estimator",
     "Shards": "geomkit.io.shards.shards",
@@ -101,7 +98,6 @@ _WHERE = {
     "hubness": "geomkit.stats.hubness",
     "intrinsic_dimension": "geomkit.stats.dimension",
     "moments": "geomkit.stats.moments",
-    "nearest_to": "geomkit.stats.queries",
     "neighbors": "geomkit.stats.neighbors",
     "open_shards": "geomkit.io.shards.shards",
     "orthogonality": "geomkit.stats.orthogonality",
@@ -115,6 +111,9 @@ _WHERE = {
     "warm": "geomkit.stats.warmup",
 }
 """Where each public name is defined."""
+
+_DEPRECATED = {"nearest_to": "nearest_to", "QueryNeighbors": "Neighbors"}
+"""Names that go with 0.11, and what they are in `geomkit.stats.neighbors`."""
 
 _MODULES = {
     "atlas",
@@ -139,6 +138,11 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_WHERE[name]), name)
     if name in WITHDRAWN:
         return withdrawn(name)
+    if name in _DEPRECATED:
+        if name != _DEPRECATED[name]:
+            warn_renamed(name, _DEPRECATED[name])
+        # The others warn when they are called.
+        return getattr(importlib.import_module("geomkit.stats.neighbors"), _DEPRECATED[name])
     if name in _MODULES or name_today(f"geomkit.{name}") is not None:
         from geomkit.errors import BackendUnavailableError
 

@@ -63,7 +63,7 @@ class Atlas:
         n, d = self.vectors.shape
         near = pa.StructArray.from_arrays(
             [
-                _lists(pa, _positions(self.neighbors)),
+                _lists(pa, self.neighbors.positions),
                 _lists(pa, self.neighbors.distances.astype(np.float32)),
             ],
             ["ids", "distances"],
@@ -84,11 +84,6 @@ class Atlas:
         table = pa.table(columns).replace_schema_metadata({"geomkit": json.dumps(about)})
         with written(out) as part:
             parquet.write_table(table, part)
-
-
-def _positions(found: Neighbors) -> NDArray[np.int64]:
-    """Where the neighbours are among the rows that were kept, (n, k)."""
-    return np.searchsorted(found.rows, found.indices)
 
 
 def _lists(pa: Any, values: NDArray[Any]) -> Any:
@@ -174,7 +169,7 @@ def atlas(
     rows = np.asarray(matrix.take(found.rows), np.float32)
     places = _umap(rows, found, metric, int(seed)) if projection == "umap" else _pca(rows, metric)
     again = neighbors(places, k, metric="euclidean", threads=threads)
-    kept = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(_positions(found), again.indices, strict=True)])
+    kept = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found.positions, again.indices, strict=True)])
     named = None if labels is None else tuple(str(labels[row]) for row in found.rows.tolist())
     return Atlas(rows, places, found, named, projection, float(kept), int(seed))
 
@@ -187,7 +182,7 @@ def _umap(rows: NDArray[np.float32], found: Neighbors, metric: str, seed: int) -
         raise BackendUnavailableError(msg) from why
     n = len(rows)
     # UMAP counts a row as its own first neighbour.
-    indices = np.concatenate([np.arange(n)[:, None], _positions(found)], axis=1)
+    indices = np.concatenate([np.arange(n)[:, None], found.positions], axis=1)
     distances = np.concatenate([np.zeros((n, 1)), found.distances], axis=1).astype(np.float32)
     mapping = umap.UMAP(
         n_neighbors=indices.shape[1], metric=metric, random_state=seed, n_jobs=1,

@@ -30,8 +30,8 @@ from geomkit.datasets import corpora
 from geomkit.datasets.record import Vectors, taken
 from geomkit.errors import GeomkitError
 from geomkit.stats.labels import as_labels
+from geomkit.stats.neighbors import neighbors
 from geomkit.stats.probe import WIDEST, probe
-from geomkit.stats.queries import nearest_to
 
 K = 10
 CORPUS = 0.8
@@ -183,7 +183,7 @@ def _of_space(space: versions.Space, asked: Asked, seed: int) -> dict[str, Any]:
     found = measurements.measure(space.corpus, Options(k=K, seed=seed))
     values = {name: found.values[name].value for name in PREDICTORS if name != "d"}
     rows, searched = unit(space.corpus), unit(queries)
-    exact = nearest_to(searched, rows, K).indices
+    exact = neighbors(rows, K, queries=searched).indices
     recalls = mean_recalls(rows, searched, exact, seed)
     labelled, notes = _by_label(space, asked, exact, seed)
     wordsim, why = word_similarity(words, asked.pairs)

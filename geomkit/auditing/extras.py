@@ -14,8 +14,8 @@ from geomkit.auditing.passes import Options
 from geomkit.auditing.readings import Value
 from geomkit.errors import InvalidInputError
 from geomkit.stats.labels import same_label_rate
+from geomkit.stats.neighbors import neighbors
 from geomkit.stats.probe import probe
-from geomkit.stats.queries import nearest_to
 from geomkit.stats.query_fit import query_fit_of
 
 __all__ = ["Extra", "of_labels", "of_queries"]
@@ -39,8 +39,8 @@ def of_queries(x: Any, queries: Any, found: Measurements, options: Options, on_i
     InvalidInputError
         The queries cannot be measured, or are of another dimension.
     """
-    nearest = nearest_to(
-        queries, x, options.k, metric=options.metric, precision=options.precision,
+    nearest = neighbors(
+        x, options.k, queries=queries, metric=options.metric, precision=options.precision,
         backend="torch" if options.backend == "triton" else options.backend, device=options.device,
         on_invalid=on_invalid, threads=options.threads,
     )  # fmt: skip

@@ -6,13 +6,11 @@ from typing import Any
 from geomkit.core.devices import Device, place
 from geomkit.core.matrix import as_matrix
 from geomkit.errors import GeomkitError, InvalidInputError
-from geomkit.pairwise.scores import Scores, cosine_scores
-from geomkit.pairwise.sweep import sweep
-from geomkit.pairwise.tiles import PairReducer, Tiles
-from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
+from geomkit.pairwise.scores import Scores
+from geomkit.stats.cosine import CosineStats, cosine_tally, read
 from geomkit.stats.hubness import Hubness, hubness_of
 from geomkit.stats.moments import Moments
-from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, settle
+from geomkit.stats.neighbors import Neighbors, neighbors_among, scores_among
 from geomkit.stats.spectrum import Spectrum, spectrum_of
 
 __all__ = ["Options", "Passes", "pass_over"]
@@ -74,18 +72,12 @@ def pass_over(x: Any, options: Options, on_invalid: str = "raise") -> Passes:
     InvalidInputError
         The rows cannot be measured at all.
     """
-    matrix = as_matrix(x)
-    check_k(options.k, matrix.n)
-    form = METRICS[options.metric]
-    scores = prepare(
-        matrix, options.backend, options.precision, on_invalid, options.threads, form, device=options.device
-    )
-    check_k(options.k, scores.n)
-    tally = cosine_tally(scores) if form is cosine_scores else None
-    nearest = candidates_of(scores, options.k)
-    reducers: list[PairReducer] = [nearest] if tally is None else [tally, nearest]
-    sweep(Tiles(scores, "gram"), reducers, threads=options.threads)
-    neighbors = settle(scores, nearest, options.k, options.metric, threads=options.threads)
+    scores = scores_among(
+        as_matrix(x), options.k, options.metric, options.precision, options.backend, options.device, on_invalid,
+        options.threads,
+    )  # fmt: skip
+    tallies = [cosine_tally(scores)] if scores.directed else []
+    neighbors = neighbors_among(scores, options.k, options.metric, *tallies, threads=options.threads)
     return Passes(
         x=x,
         options=options,
@@ -93,7 +85,7 @@ def pass_over(x: Any, options: Options, on_invalid: str = "raise") -> Passes:
         scores=scores,
         neighbors=neighbors,
         hubness=hubness_of(neighbors),
-        cosines=None if tally is None else read(scores, tally),
+        cosines=read(scores, *tallies) if tallies else None,
         shape=_shape(scores, options),
     )
 

@@ -14,7 +14,7 @@ from geomkit.errors import InvalidInputError
 from geomkit.stats.cosine import mean_by_row
 from geomkit.stats.dimension import lid_of, logs_of, mle_of, twonn_of
 from geomkit.stats.hubness import duplicates_of, graph_of, outliers_of
-from geomkit.stats.queries import nearest_to
+from geomkit.stats.neighbors import neighbors
 from geomkit.stats.squared_distance import mean_square_by_row
 
 __all__ = ["INTERVAL", "NEAR", "READINGS", "Value"]
@@ -183,8 +183,8 @@ def _overlap(found: Passes) -> Iterable[Value]:
 def _others_by_product(found: Passes, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Find the k rows, other than itself, that have the largest inner products with each of these, (m, k)."""
     options = found.options
-    nearest = nearest_to(
-        found.x[numbers], found.x, options.k + 1, metric="dot", backend=options.backend, device=options.device,
+    nearest = neighbors(
+        found.x, options.k + 1, queries=found.x[numbers], metric="dot", backend=options.backend, device=options.device,
         on_invalid=found.on_invalid, threads=options.threads,
     ).indices  # fmt: skip
     others = nearest != numbers[:, None]

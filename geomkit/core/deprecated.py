@@ -7,7 +7,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "WITHDRAWN", "install", "name_today", "withdrawn"]
+__all__ = ["MOVED", "WITHDRAWN", "install", "name_today", "warn_renamed", "withdrawn"]
 
 MOVED = {
     "geomkit.files": "geomkit.io.files",
@@ -31,6 +31,7 @@ MOVED = {
     "geomkit.scale.spread": "geomkit.distributed.api",
     "geomkit.sources": "geomkit.datasets",
     "geomkit.sources.cache": "geomkit.core.cache",
+    "geomkit.stats.queries": "geomkit.stats.neighbors",
 }
 """Packages and modules: the old name, and the one of today. What lies inside a package moved with it."""
 
@@ -53,6 +54,11 @@ def name_today(name: str) -> str | None:
         if moved is not None:
             return ".".join([moved, *parts[many:]])
     return None
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn whoever calls the caller that a name is deprecated."""
+    warnings.warn(f"{old} is deprecated and goes with 0.11; use {new}", DeprecationWarning, stacklevel=3)
 
 
 class _Finder:

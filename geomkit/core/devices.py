@@ -10,7 +10,7 @@ from geomkit.core.matrix import Matrix
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.kernels import Backend, choose, module
 
-__all__ = ["Device", "available", "if_it_fits", "is_out_of_memory", "named", "place"]
+__all__ = ["Device", "available", "check_one_place", "if_it_fits", "is_out_of_memory", "named", "place"]
 
 Device = Any
 """A device's name, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``, a torch device, several of them, or None."""
@@ -130,6 +130,15 @@ def place(
             raise InvalidInputError(msg)
         names = (home,)
     return matrix.placed(available(names)), which
+
+
+def check_one_place(x: Matrix, y: Matrix, device: Device) -> None:
+    """Refuse two matrices that lie on different devices where none is named."""
+    places = [str(matrix.device or "cpu") for matrix in (x, y)]
+    if device is None and places[0] != places[1]:
+        names = f"{x.name} and {y.name}"
+        msg = f"{names} must be on one device, or device must say where to go; got {places[0]} and {places[1]}"
+        raise InvalidInputError(msg)
 
 
 _SHORTAGES = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")

@@ -94,6 +94,10 @@ class Matrix:
         """Most stored entries in a row: the length of the longest sum that a product of rows can have."""
         return int(np.diff(self.data.indptr).max(initial=0)) if self.kind == "sparse" else self.d
 
+    def in_input(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers that rows with these numbers have in the data as given."""
+        return numbers if self.keep is None else self.keep[numbers]
+
     def without(self, bad: NDArray[np.int64]) -> "Matrix":
         """Return the same matrix less the rows numbered in `bad`."""
         rows = np.delete(np.arange(self.n) if self.keep is None else self.keep, bad)
@@ -134,7 +138,7 @@ class Matrix:
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """Return the rows with these numbers, dense, as `block` does."""
-        kept = numbers if self.keep is None else self.keep[numbers]
+        kept = self.in_input(numbers)
         if self.kind == "torch":
             import torch
 

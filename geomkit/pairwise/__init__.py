@@ -6,15 +6,16 @@ to reducers (counts, extremes, candidates for neighbours), and it is overwritten
 exactly and in any order, so threads, devices, panels and machines can share the tiles.
 
     x ─ core.matrix ─ normalization or scores ─ tiles ─ sweep ─┬─ reducers     counts, extremes, pairs above a value
-                     (rows that are ready      (one product    └─ candidates ─ rescoring ─ certified neighbours
+                     (rows that are ready      (one product    └─ candidates ─ search ─ certified neighbours
                       for one product)          of two blocks)
 
 - `normalization`: rows of length 1, centred rows. `scores`: rows such that one product gives cosines, inner products
-  or squared distances, with a bound on its rounding error. `queries`: the same for queries against other rows.
+  or squared distances, with a bound on its rounding error. `queries`: the other factors, where queries look for rows.
 - `tiles` says what a tile is and in which order tiles come. `sweep` feeds them to the reducers: in threads, on devices
-  (`device_sweep`, `streams`), or panel by panel where rows exceed the memory (`panels`).
-- `reducers` are what a sweep leaves behind; `candidates` keeps the best k' of each row, which `rescoring` and
-  `query_rescoring` score again in float64, so that neighbours are exact.
+  (`device_sweep`), or panel by panel where rows exceed the memory (`panels`).
+- `reducers` are what a sweep leaves behind; `candidates` keeps the best k' of each row. `search` has `rescoring` rank
+  them in float64, certifies the k best by the error bounds, and redoes the rows that these do not settle, so that
+  neighbours are exact: for rows among themselves and for queries.
 
 Start reading with `sweep.sweep`.
 """

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from geomkit.core.executor import local_spans
 from geomkit.kernels import Backend, load, module
 
-__all__ = ["Nearest"]
+__all__ = ["ROUNDING", "Nearest", "NearestToQueries"]
+
+
+ROUNDING = {"bfloat16": 2.0**-8, "float32": 0.0, "float64": 2.0**-24}
+"""Share of itself by which an entry of a dtype is rounded in its key."""
 
 
 class _Absorbed(NamedTuple):
@@ -64,7 +68,7 @@ class Nearest:
     @property
     def rounding(self) -> float:
         """Share of itself by which a value is rounded in its key."""
-        return {"bfloat16": 2.0**-8, "float32": 0.0, "float64": 2.0**-24}[self.dtype]
+        return ROUNDING[self.dtype]
 
     def candidates(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
         """Return values (n, c) and row numbers (n, c), -1 for none, and what no other entry exceeds, (n,)."""
@@ -147,6 +151,34 @@ class Nearest:
         bits = (bits ^ ((bits >> 63) & (2 ** (width - 1) - 1))) << (32 - width)
         values = bits.astype(np.uint32).view(np.float32).astype(np.float64)
         return np.where(keys == np.iinfo(self._kind).min, -math.inf, values)
+
+
+class NearestToQueries(Nearest):
+    """Candidates for the nearest rows of each query: the kernel of pairs, told that no row looks for queries.
+
+    Rows are numbered after the queries. On the CPU the floors of all rows are as high as can be, which nothing passes;
+    the other backends leave out the side of the columns of a tile that is said to lie on the diagonal.
+    """
+
+    @classmethod
+    def among(cls, n_rows: int, backend: Backend, n: int, keep: int, dtype: str, device: Any = None) -> Self:
+        """Return one without candidates, for n queries among so many rows."""
+        floor = None
+        if backend is Backend.CPU:
+            kind = np.dtype(module(backend).KEY.get(dtype, "int32"))
+            floor = np.full(n + n_rows, np.iinfo(kind).max, kind)
+            floor[:n] = np.iinfo(kind).min
+        return cls(backend, n, keep, dtype, device, floor)
+
+    def update(self, tile: Any, rows: slice, cols: slice) -> None:
+        """Screen one tile of queries and rows."""
+        one_sided = self.backend is not Backend.CPU
+        self._kernel(tile, one_sided, rows.start, self.n + cols.start, self.lists, self.dropped, self.floor)
+
+    def candidates(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+        """Return values (n, c) and row numbers (n, c), -1 for none, and what no other entry exceeds, (n,)."""
+        values, ids, floor = super().candidates()
+        return values, np.where(ids < 0, -1, ids - self.n), floor
 
 
 def _nearest(backend: Backend, keep: int, dtype: str, n: int) -> Nearest:

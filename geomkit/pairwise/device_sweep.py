@@ -1,23 +1,25 @@
 """The sweep on devices: tiles shared out among them, and each product made while the tile before it is reduced.
 
 Where a device runs out of memory its tiles are halved, with a warning. Every reducer takes in every pair once all the
-same: what had taken in a tile before it was halved does not see its pieces.
+same: what had taken in a tile before it was halved does not see its pieces. Products are made on a stream of their own
+beside the one that the sweep is called from; the CPU has no streams, does everything at once, and runs the same code.
 """
 
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from geomkit.core.devices import is_out_of_memory
 from geomkit.core.progress import Counter
 from geomkit.errors import DeviceMemoryError
-from geomkit.pairwise.streams import Streams
 from geomkit.pairwise.tiles import PairReducer, Shared, Tiles, pairs_in
 
-__all__ = ["sweep_on_devices"]
+__all__ = ["AtOnce", "Streams", "sweep_on_devices"]
 
 LEAST_TILE = 64
 """Rows and columns below which a tile is not halved."""
@@ -198,3 +200,79 @@ def _reduce(tile: Any, task: _Task) -> None:
     while task.waiting:
         task.waiting[0].update(tile, task.rows, task.cols)
         del task.waiting[0]
+
+
+class AtOnce:
+    """Stands for a stream where work is done by the time it was asked for."""
+
+    def record_event(self) -> None:
+        """Mark what was asked for so far."""
+
+    def wait_event(self, event: None) -> None:
+        """Let what is asked for from now on wait for a mark."""
+
+    def synchronize(self) -> None:
+        """Wait for everything."""
+
+
+class Streams:
+    """The streams of one device, for one thread.
+
+    Parameters
+    ----------
+    device : torch.device, optional
+        The CPU unless given.
+    two : bool
+        Whether the side is a stream of its own.
+
+    Attributes
+    ----------
+    main : stream
+        The current one of this thread: what it computes, others may read without waiting.
+    side : stream
+        Must wait for the main one, and the main one for it.
+    """
+
+    def __init__(self, device: Any, *, two: bool) -> None:
+        self.device = device
+        self._real = device is not None and device.type == "cuda"
+        self.main: Any = AtOnce()
+        self.side: Any = AtOnce()
+        if self._real:
+            import torch
+
+            self.main = torch.cuda.current_stream(device)
+            self.side = _beside(device) if two else self.main
+
+    def here(self) -> AbstractContextManager[Any]:
+        """Make the device the current one, which is where kernels are launched."""
+        if not self._real:
+            return nullcontext()
+        import torch
+
+        return torch.cuda.device(self.device)
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Let work go to the side stream; memory that is asked for meanwhile belongs to it."""
+        if not self._real:
+            return nullcontext()
+        import torch
+
+        return torch.cuda.stream(self.side)
+
+    def passed(self, mark: Any) -> bool:
+        """Whether what was asked for before a mark is done; does not wait for it."""
+        return not self._real or bool(mark.query())
+
+    def settle(self) -> None:
+        """Wait until both are done."""
+        self.side.synchronize()
+        self.main.synchronize()
+
+
+@cache
+def _beside(device: Any) -> Any:
+    """One side stream for each device: memory that was freed there can only be used there again."""
+    import torch
+
+    return torch.cuda.Stream(device=device)  # type: ignore[no-untyped-call]

@@ -4,7 +4,6 @@ Prepared rows are kept whole while they are small and made again, panel by panel
 the input stays bounded however many rows there are.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -24,6 +23,8 @@ __all__ = [
     "as_given",
     "centred_rows",
     "direction_norms",
+    "divided",
+    "power_of_two",
     "rescaled",
     "room",
     "taken",
@@ -71,8 +72,23 @@ class Rows:
         return _device(self.matrix, self.backend)
 
     @property
+    def precision(self) -> str:
+        """Of the rows in the product."""
+        return self.dtype
+
+    @property
     def rounded(self) -> bool:
         """Whether tiles are bfloat16."""
+        return False
+
+    @property
+    def width(self) -> int:
+        """Columns of a block."""
+        return self.matrix.d
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether left and right factors of a product differ."""
         return False
 
     def block(self, start: int, stop: int) -> Any:
@@ -83,6 +99,20 @@ class Rows:
 
     left = right = block
     """Both factors of a product of pairs."""
+
+    def factors(self, start: int, stop: int) -> tuple[Any, Any]:
+        """Return both factors of rows ``start:stop``, made from one reading."""
+        block = self.make(start, stop, self.dtype)
+        return block, block
+
+    @property
+    def resident_factors(self) -> tuple[Any, Any] | None:
+        """All left and right factors, where they are kept."""
+        return None if self.resident is None else (self.resident, self.resident)
+
+    def holding(self, matrix: Matrix, factors: tuple[Any, Any] | None) -> "Rows":
+        """Return the same rows with these factors."""
+        return replace(self, matrix=matrix, resident=None if factors is None else factors[0])
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """Return prepared rows with these numbers."""
@@ -220,6 +250,13 @@ def rescaled(matrix: Matrix) -> tuple[Matrix, NDArray[np.float64]]:
     return copy, norms if matrix.keep is None else norms[matrix.keep]
 
 
+def divided(block: Any, divisors: NDArray[np.float64]) -> Any:
+    """Return CSR rows over their divisors, in float64."""
+    block = block.astype(np.float64)
+    block.data /= np.repeat(divisors, np.diff(block.indptr))
+    return block
+
+
 def _scaled(block: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Entries of a CSR block over a power of two near the largest of their row, so that squares stay in the range.
 
@@ -309,7 +346,7 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, 
     else:
         norms, origin, total = _norms_and_sum(matrix, backend, 1.0)
     kept, valid = reject_invalid(matrix, norms, on_invalid, directed=False)
-    scale = _power_of_two(float(norms[valid].max()))
+    scale = power_of_two(float(norms[valid].max()))
     if matrix.kind == "sparse":
         squares = (norms[valid] / scale) ** 2
         _reject_distant(kept, squares)
@@ -323,7 +360,7 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, 
     squares = np.concatenate(each_block(kept, backend, processors(), partial(_squares_of, centred)))
     _reject_distant(kept, squares)
     # The reciprocal of the whole scale must be a number, too.
-    further = max(_power_of_two(math.sqrt(float(squares.max()))), 2.0**-1022 / scale)
+    further = max(float(power_of_two(np.sqrt(squares.max()))), 2.0**-1022 / scale)
     return _finished(Rows(kept, backend, dtype, "centred", squares / further**2, scale * further, mean), keep=keep)
 
 
@@ -357,11 +394,11 @@ def _reject_distant(matrix: Matrix, squares: NDArray[np.float64]) -> None:
     reject_rows(matrix, ~np.isfinite(squares), "lie further from the mean than float64 can say", "raise", 2)
 
 
-def _power_of_two(value: float) -> float:
-    """Power of two just above a norm, or the nearest whose reciprocal is a number; 1 for a norm of 0."""
-    if math.isinf(value):
-        return 2.0**1023
-    return math.ldexp(1.0, max(-1022, min(math.frexp(value)[1], 1023))) if value > 0 else 1.0
+def power_of_two(norms: Any) -> NDArray[np.float64]:
+    """Return the powers of two just above norms, or the nearest whose reciprocals are numbers; 1 for a norm of 0."""
+    finite = np.where(np.isfinite(norms) & (norms > 0), norms, 0.5)
+    exponents = np.where(np.isinf(norms), 1023, np.clip(np.frexp(finite)[1], -1022, 1023))
+    return np.ldexp(1.0, exponents)
 
 
 def _finished(rows: Rows, *, keep: bool) -> Rows:

@@ -16,7 +16,7 @@ from geomkit.core.blocks import block_rows
 from geomkit.core.executor import Span
 from geomkit.kernels import module
 from geomkit.pairwise.normalization import Rows
-from geomkit.pairwise.scores import Form, Scores
+from geomkit.pairwise.scores import Scores
 from geomkit.pairwise.tiles import Tiles
 
 __all__ = ["Panel", "Panels", "panel_pairs", "panel_rows", "row_bytes", "tiles_of"]
@@ -51,13 +51,7 @@ class _Within:
 def row_bytes(rows: Rows | Scores) -> int:
     """Bytes of a row that is ready, both factors."""
     itemsize = 2 if rows.dtype in {"bfloat16", "float16"} else np.dtype(rows.dtype).itemsize
-    two_sided, width = _shape(rows)
-    return width * itemsize * (1 + two_sided)
-
-
-def _shape(rows: Rows | Scores) -> tuple[bool, int]:
-    """Whether left and right factors differ, and their columns."""
-    return (rows.form is not Form.PLAIN, rows.width) if isinstance(rows, Scores) else (False, rows.matrix.d)
+    return rows.width * itemsize * (1 + rows.two_sided)
 
 
 def panel_rows(rows: Rows | Scores, room: int, tile: int) -> int:
@@ -124,28 +118,25 @@ class Panels:
 
     def _resident(self, left: Span, right: Span) -> Tiles:
         panels = [self._held[span] for span in dict.fromkeys((left, right))]
-        lefts, rights = ([(each.span, part(each)) for each in panels] for part in (_left, _right))
-        rows: Any = self._tiles.rows
-        resident: Any = (_Within(lefts), _Within(rights)) if isinstance(rows, Scores) else _Within(lefts)
-        return replace(self._tiles, rows=replace(rows, resident=resident))
+        factors = tuple(_Within((panel.span, getattr(panel, side)) for panel in panels) for side in ("left", "right"))
+        rows = self._tiles.rows
+        return replace(self._tiles, rows=rows.holding(rows.matrix, factors))
 
     def _make(self, span: Span) -> Panel:
         """Prepare the rows of a panel, block by block."""
-        rows: Any = self._tiles.rows
+        rows = self._tiles.rows
         start, stop = span
-        two_sided, width = _shape(rows)
         step, memory = block_rows(rows.matrix), module(rows.backend)
-        left = memory.zeros((stop - start, width), rows.dtype, rows.device)
-        right = memory.zeros((stop - start, width), rows.dtype, rows.device) if two_sided else left
+        left = memory.zeros((stop - start, rows.width), rows.dtype, rows.device)
+        right = memory.zeros(tuple(left.shape), rows.dtype, rows.device) if rows.two_sided else left
 
         def fill(first: int) -> None:
             last = min(first + step, stop)
             rows.matrix.prefetch(last, last + step)
             part = slice(first - start, last - start)
-            if two_sided:
-                left[part], right[part] = rows.factors(first, last)
-            else:
-                left[part] = rows.left(first, last)
+            left[part], made = rows.factors(first, last)
+            if rows.two_sided:
+                right[part] = made
 
         firsts = range(start, stop, step)
         if self._threads == 1:
@@ -156,11 +147,3 @@ class Panels:
                 list(pool.map(fill, firsts))
         self.made += 1
         return Panel(span, left, right)
-
-
-def _left(panel: Panel) -> Any:
-    return panel.left
-
-
-def _right(panel: Panel) -> Any:
-    return panel.right

@@ -1,7 +1,7 @@
-"""Scores of chosen pairs in float64, from the rows as given: what screened candidates are settled by."""
+"""Scores of chosen pairs in float64, from the rows as given: what screened candidates are ranked by."""
 
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from geomkit.core.blocks import block_rows, each_block
 from geomkit.core.devices import if_it_fits
 from geomkit.core.matrix import Matrix
 from geomkit.kernels import load, module
-from geomkit.pairwise.normalization import as_given, room, taken
+from geomkit.pairwise.normalization import as_given, divided, room, taken
+from geomkit.pairwise.queries import Queries
 from geomkit.pairwise.scores import Form, Scores, dividable
 
 __all__ = ["exact_scores"]
@@ -18,53 +19,60 @@ __all__ = ["exact_scores"]
 _GATHERED_ENTRIES = 2**22
 """Entries of rows that are gathered at a time (32 MiB in float64)."""
 
+_FEW_CANDIDATES = 8
+"""Candidates of a row from which on a block has fewer rows ..."""
+
+_NARROW = 64
+"""... as it has no more for rows of fewer coordinates, so that threads share the work."""
+
+_SPARSE_PAIRS = 2**16
+"""Pairs of sparse rows that are multiplied at a time."""
+
 
 def exact_scores(
-    scores: Scores, rows: NDArray[np.int64], candidates: NDArray[np.int64], threads: int
+    scores: Scores,
+    numbers: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    threads: int,
+    queries: Queries | None = None,
+    divisors: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Score every row with its candidates.
+    """Score rows, or queries, with their candidates.
 
     Parameters
     ----------
     scores : Scores
-        Says which score.
-    rows : (m,)
-        Row numbers.
+        Says which score, and of which rows the candidates are.
+    numbers : (m,)
+        Which of the rows, or of the queries, are scored.
     candidates : (m, c)
         Row numbers; -1 for none.
     threads : int
+    queries : Queries, optional
+        What `numbers` are numbers of; the rows themselves unless given.
+    divisors : (m,), optional
+        What each query is divided by; given with `queries`.
 
     Returns
     -------
     (m, c) float64
-        In the units of the entries of `scores`, `origin` included; -inf where there is no candidate.
+        Cosines; inner products, or minus half of squared distances, of both rows over their divisors (for distances,
+        over the divisor of the first); -inf where there is no candidate.
     """
     if candidates.size == 0:
         return np.empty(candidates.shape)
+    matrix, crew = scores.matrix, scores.matrix.crew if queries is None else None
+    if queries is None or divisors is None:
+        queries, divisors = Queries(matrix, scores.divisors), scores.divisors[numbers]
     # One way for all rows, so that a score does not depend on what else is asked for.
-    at_once = scores.unit != 1.0 or scores.form is Form.EUCLIDEAN or dividable(scores.divisors)
-    work = partial(_settle, scores, _whole(scores, candidates.size) if at_once else None, at_once)
-    view = Matrix("rows", rows[:, None], "numpy", len(rows), scores.matrix.d, "int64", places=scores.matrix.places)
-    out = np.concatenate(
-        each_block(view, scores.backend, threads, work, rows, candidates, crew=scores.matrix.crew), axis=0
-    )
+    in_one_step = not scores.directed or (dividable(scores.divisors) and dividable(queries.norms))
+    whole = _whole(scores, candidates.size) if in_one_step else None
+    work = partial(_score_block, scores, queries.matrix, whole, in_one_step)
+    entries = max(matrix.d, _NARROW) * -(-candidates.shape[1] // _FEW_CANDIDATES)
+    blocks = Matrix("rows", numbers[:, None], "numpy", len(numbers), entries, "int64", places=matrix.places)
+    parts = each_block(blocks, scores.backend, threads, work, numbers, divisors, candidates, crew=crew)
+    out = np.concatenate(parts, axis=0)
     return out / 2 if scores.form is Form.EUCLIDEAN else out
-
-
-def _settle(
-    scores: Scores,
-    whole: "_Whole | None",
-    at_once: bool,
-    start: int,  # noqa: ARG001
-    stop: int,  # noqa: ARG001
-    rows: NDArray[np.int64],
-    candidates: NDArray[np.int64],
-) -> Any:
-    if scores.sparse:
-        return _sparse(scores, rows, candidates)
-    if whole is not None:
-        return _direct(scores, whole, rows, candidates)
-    return _gathered(scores, rows, candidates, at_once)
 
 
 class _Whole(NamedTuple):
@@ -72,34 +80,33 @@ class _Whole(NamedTuple):
 
     rows: Any
     factors: Any
-    """What each is multiplied by; anything for those left out."""
+    """What each is multiplied by; anything for rows that were dropped."""
     keep: NDArray[np.int64] | None
     """Where the rows of the matrix are among them, unless they are all and in order."""
 
-    @classmethod
-    def of(cls, scores: Scores, rows: Any, keep: NDArray[np.int64] | None) -> Self:
-        """Put the factors beside the rows."""
-        factors = np.ones(rows.shape[0])
-        factors[slice(None) if keep is None else keep] = 1 / scores.divisors
-        return cls(rows, module(scores.backend).as_working(factors, "float64", scores.device), keep)
 
-
-def _whole(scores: Scores, wanted: int) -> _Whole | None:
-    """All rows as they lie, or as a device has room for them where so many are wanted, or None."""
-    matrix, data = scores.matrix, scores.matrix.data
+def _whole(scores: Scores, n_pairs: int) -> _Whole | None:
+    """Return all rows as they lie, or as a device has room for them where so many pairs are scored, or None."""
+    matrix, rows, keep = scores.matrix, scores.matrix.data, scores.matrix.keep
     if scores.backend.on_device:
-        if matrix.kind == "torch" and data.device == matrix.device:
-            return _Whole.of(scores, data, matrix.keep)
-        copy = _brought(scores) if matrix.on_accelerator and wanted >= matrix.n else None
-        return None if copy is None else _Whole.of(scores, copy, None)
-    if matrix.kind in {"sparse", "stored"}:
+        if matrix.kind != "torch" or rows.device != matrix.device:
+            rows, keep = _brought(scores) if matrix.on_accelerator and n_pairs >= matrix.n else None, None
+    elif matrix.kind == "torch":
+        host = rows.device.type == "cpu" and matrix.dtype in {"float32", "float64"}
+        rows = _readable(rows.numpy()) if host else None
+    else:
+        rows = _readable(rows) if matrix.kind == "numpy" else None
+    if rows is None:
         return None
-    if matrix.kind == "torch":
-        if data.device.type != "cpu" or matrix.dtype not in {"float32", "float64"}:
-            return None
-        data = data.numpy()
+    factors = np.ones(rows.shape[0])
+    factors[slice(None) if keep is None else keep] = 1 / scores.divisors
+    return _Whole(rows, module(scores.backend).as_working(factors, "float64", scores.device), keep)
+
+
+def _readable(data: Any) -> Any:
+    """Return an array that the kernels can read as it lies, or None."""
     readable = data.dtype.isnative and data.dtype.name in {"float32", "float64"} and data.flags.c_contiguous
-    return _Whole.of(scores, np.asarray(data), matrix.keep) if readable else None
+    return np.asarray(data) if readable else None
 
 
 def _brought(scores: Scores) -> Any:
@@ -118,77 +125,81 @@ def _brought(scores: Scores) -> Any:
     return if_it_fits(copy, "a copy of the rows", scores.device)
 
 
-def _direct(scores: Scores, whole: _Whole, rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> Any:
-    """Let the kernel read the rows where they lie."""
-    numbers: Any = candidates
-    own: Any = rows
+def _score_block(
+    scores: Scores,
+    queries: Matrix,
+    whole: _Whole | None,
+    in_one_step: bool,
+    start: int,  # noqa: ARG001
+    stop: int,  # noqa: ARG001
+    numbers: NDArray[np.int64],
+    divisors: NDArray[np.float64],
+    candidates: NDArray[np.int64],
+) -> Any:
+    """Score some of the rows, by whichever way the kernels can read them."""
+    if scores.sparse:
+        return _sparse(scores, queries, numbers, divisors, candidates)
+    if whole is None:
+        return _gathered(scores, queries, in_one_step, numbers, divisors, candidates)
     if whole.keep is not None:
-        numbers, own = np.where(candidates < 0, -1, whole.keep[candidates]), whole.keep[rows]
-    if scores.backend.on_device:
-        own = module(scores.backend).as_working(own, "int64", scores.device)
-    return _run(scores, whole.rows[own], whole.rows, numbers, whole.factors[own], whole.factors)
+        candidates = np.where(candidates < 0, -1, whole.keep[candidates])
+    left = taken(queries, scores.backend, numbers)
+    return _run(scores, left, 1 / divisors, whole.rows, whole.factors, candidates)
 
 
 def _gathered(
-    scores: Scores, rows: NDArray[np.int64], candidates: NDArray[np.int64], at_once: bool
+    scores: Scores,
+    queries: Matrix,
+    in_one_step: bool,
+    numbers: NDArray[np.int64],
+    divisors: NDArray[np.float64],
+    candidates: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Gather rows and candidates first, a window at a time; `at_once` says whether to divide them in one step."""
-    d, out = scores.matrix.d, np.empty(candidates.shape)
+    """Gather both rows first, a window at a time; `in_one_step` says whether to divide them in one step."""
+    d, out = scores.matrix.d, np.full(candidates.shape, -np.inf)
     width = max(1, min(candidates.shape[1], _GATHERED_ENTRIES // d))
     height = max(1, _GATHERED_ENTRIES // (d * width))
-    for i in range(0, len(rows), height):
-        own, own_factors = _prepared(scores, rows[i : i + height], at_once)
+
+    def read(matrix: Matrix, rows: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[Any, NDArray[np.float64]]:
+        """Read rows, and what to multiply them by."""
+        x = taken(matrix, scores.backend, rows)
+        return (x, 1 / by) if in_one_step else (scores.directions(x), np.ones(len(rows)))
+
+    for i in range(0, len(numbers), height):
+        own, own_factors = read(queries, numbers[i : i + height], divisors[i : i + height])
         for c in range(0, candidates.shape[1], width):
-            wanted = candidates[i : i + height, c : c + width]
-            numbers = np.unique(wanted[wanted >= 0])
-            if len(numbers) == 0:
-                out[i : i + height, c : c + width] = -np.inf
-                continue
-            others, factors = _prepared(scores, numbers, at_once)
-            local = np.where(wanted < 0, -1, np.searchsorted(numbers, wanted))
-            out[i : i + height, c : c + width] = _run(scores, own, others, local, own_factors, factors)
+            chosen = candidates[i : i + height, c : c + width]
+            rows = np.unique(chosen[chosen >= 0])
+            if len(rows):
+                others, factors = read(scores.matrix, rows, scores.divisors[rows])
+                local = np.where(chosen < 0, -1, np.searchsorted(rows, chosen))
+                out[i : i + height, c : c + width] = _run(scores, own, own_factors, others, factors, local)
     return out
 
 
-def _prepared(scores: Scores, numbers: NDArray[np.int64], at_once: bool) -> tuple[Any, NDArray[np.float64]]:
-    """Rows with these numbers, and what to multiply them by."""
-    x, divisors = taken(scores.matrix, scores.backend, numbers), scores.divisors[numbers]
-    if at_once:
-        return x, 1 / divisors
-    unit = module(scores.backend).zeros(tuple(x.shape), "float64", scores.device)
-    load("unit_rows", scores.backend)(x, unit)
-    return unit, np.ones(len(numbers))
-
-
-def _run(scores: Scores, left: Any, right: Any, numbers: Any, left_factors: Any, right_factors: Any) -> Any:
+def _run(scores: Scores, left: Any, left_factors: Any, right: Any, right_factors: Any, ids: Any) -> Any:
     memory = module(scores.backend)
-    out = memory.zeros(numbers.shape, "float64", scores.device)
+    out = memory.zeros(ids.shape, "float64", scores.device)
     euclidean = scores.form is Form.EUCLIDEAN
-    load("exact_scores", scores.backend)(left, right, numbers, euclidean, left_factors, right_factors, out)
+    load("exact_scores", scores.backend)(left, right, ids, euclidean, left_factors, right_factors, out)
     return memory.to_numpy(out)
 
 
-def _sparse(scores: Scores, rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Touch stored entries only."""
-    out = np.full(candidates.shape, -np.inf)
-    at, column = np.nonzero(candidates >= 0)
-    data = scores.matrix.data
-    number = np.arange(scores.n) if scores.matrix.keep is None else scores.matrix.keep
-    step = 2**16
-    for first in range(0, len(at), step):
-        i, c = at[first : first + step], column[first : first + step]
+def _sparse(
+    scores: Scores,
+    queries: Matrix,
+    numbers: NDArray[np.int64],
+    divisors: NDArray[np.float64],
+    candidates: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Touch stored entries only; rows are divided before they are multiplied, which could leave the range."""
+    out, euclidean = np.full(candidates.shape, -np.inf), scores.form is Form.EUCLIDEAN
+    row, column = np.nonzero(candidates >= 0)
+    for first in range(0, len(row), _SPARSE_PAIRS):
+        i, c = row[first : first + _SPARSE_PAIRS], column[first : first + _SPARSE_PAIRS]
         j = candidates[i, c]
-        left, right = (_divided(data[number[each]], scores.divisors[each]) for each in (rows[i], j))
-        if scores.form is Form.EUCLIDEAN:
-            difference = left - right
-            out[i, c] = -np.asarray(difference.multiply(difference).sum(axis=1)).ravel()
-        else:
-            out[i, c] = np.asarray(left.multiply(right).sum(axis=1)).ravel()
+        left = divided(queries.data[queries.in_input(numbers[i])], divisors[i])
+        right = divided(scores.matrix.data[scores.matrix.in_input(j)], divisors[i] if euclidean else scores.divisors[j])
+        products = -(left - right).power(2) if euclidean else left.multiply(right)
+        out[i, c] = np.asarray(products.sum(axis=1)).ravel()
     return out
-
-
-def _divided(block: Any, divisors: NDArray[np.float64]) -> Any:
-    """Divide sparse rows before they are multiplied, which could leave the range."""
-    block = block.astype(np.float64)
-    block.data /= np.repeat(divisors, np.diff(block.indptr))
-    return block

@@ -8,7 +8,7 @@ spread of the scores instead of their size. The lifts ride in the product as a f
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,30 @@ from geomkit.core.matrix import Matrix, reject_invalid
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, load, module
 from geomkit.pairwise import normalization as preparing
-from geomkit.pairwise.normalization import Rows, as_given, centred_rows, direction_norms, rescaled, taken
+from geomkit.pairwise.normalization import (
+    Rows,
+    as_given,
+    centred_rows,
+    direction_norms,
+    divided,
+    power_of_two,
+    rescaled,
+    taken,
+)
 
-__all__ = ["COARSE", "UNIT_ROUNDOFF", "Form", "Scores", "cosine_scores", "euclidean_scores", "product_scores"]
+__all__ = [
+    "COARSE",
+    "UNIT_ROUNDOFF",
+    "EntryBounds",
+    "Form",
+    "Scores",
+    "corpus_scores",
+    "cosine_scores",
+    "csr_squares",
+    "csr_with_columns",
+    "euclidean_scores",
+    "product_scores",
+]
 
 UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "tf32": 2.0**-10, "float32": 2.0**-24, "float64": 2.0**-53}
 """Greatest relative error of rounding to a precision; TF32 may cut off instead."""
@@ -29,16 +50,19 @@ UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "tf32": 2.0**-10, "fl
 COARSE = ("bfloat16", "float16", "tf32")
 """Precisions in which the rows are rounded further than the sums of their products, which are float32."""
 
-_LEAST_SUM = {"float64": 2.0**-1022}
-"""Least normal number of the sums of products, where it is not that of float32."""
+_LEAST_NORMAL = 2.0**-126
+"""Numbers below may be taken for nothing by products, and by the keys of candidates, in float32."""
 
 _LEAST = {"float16": 2.0**-25}
-"""What rounding a number to nothing can take, where it is not covered by the former."""
+"""What rounding a number to nothing can take, where that is more."""
 
 _LARGEST_FLOAT16 = 65504.0
 
 _SPLIT = ("bfloat16", "float16")
 """Dtypes in which a lift is split into two pieces."""
+
+_MIDDLE_ROWS = 1024
+"""Rows whose mean stands for the middle of all where no pass needs theirs: any vector will do, a near one is better."""
 
 WORTH_CENTRING = 0.01
 """Share of the mean in the square of the unit rows below which taking it out would shrink no bound by more than 1 %."""
@@ -58,9 +82,35 @@ class Form(IntEnum):
     """The row less the mean; lift = minus half of its square."""
 
 
+class EntryBounds(NamedTuple):
+    """How far ``weight * entry + shift`` may be from the exact score of a row or query with another row, (n,) each."""
+
+    errors: NDArray[np.float64]
+    """Of an entry before it is rounded to bfloat16."""
+    float64_errors: NDArray[np.float64]
+    """Of a score in float64, in the units of exact scores."""
+    weights: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+    units: NDArray[np.float64]
+    """Scores of the data are this times exact scores; it may leave the range."""
+
+    @property
+    def largest(self) -> float:
+        """The largest error of an entry, in the units of the data."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return float(np.where(self.weights > 0, self.errors * self.weights * self.units, 0.0).max())
+
+    def of(self, numbers: NDArray[np.int64]) -> "EntryBounds":
+        """Return the bounds of some of them."""
+        return EntryBounds(*(bound[numbers] for bound in self))
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Rows whose products, left with right, are the scores of their pairs less `origin`."""
+    """Rows whose products, left with right, are the scores of their pairs less `origin`.
+
+    The right factors are those of queries, too: `queries` makes their left factors.
+    """
 
     matrix: Matrix
     backend: Backend
@@ -77,8 +127,8 @@ class Scores:
     """Added to every lift, so that entries lie around 0."""
     origin: float
     """score = entry + origin, in units of `unit`."""
-    unit: float = 1.0
-    """Scores of the data are this times the scores of the prepared rows."""
+    directed: bool
+    """Whether rows are divided by their norms; all are divided by one number otherwise."""
     facts: NDArray[np.float64] = field(default_factory=lambda: np.empty((3, 0)))
     """Norm of each r, norm of what rounding took from it, and lift (`offset` included), (3, n)."""
     resident: tuple[Any, Any] | None = None
@@ -88,6 +138,16 @@ class Scores:
     def n(self) -> int:
         """Number of rows."""
         return self.matrix.n
+
+    @property
+    def scale(self) -> float:
+        """What rows are divided by, where that is not their norm."""
+        return float(self.divisors[0])
+
+    @property
+    def unit(self) -> float:
+        """Scores of the data are this times the scores of the prepared rows."""
+        return 1.0 if self.directed else self.scale * self.scale
 
     @property
     def sparse(self) -> bool:
@@ -100,18 +160,23 @@ class Scores:
         return self.matrix.device if self.backend.on_device else None
 
     @property
-    def further(self) -> int:
-        """Columns of a block after the coordinates: a lift and a one for each piece that a lift is split into."""
-        return 0 if self.form is Form.PLAIN else 4 if self._rounded_to in _SPLIT else 2
+    def pieces(self) -> int:
+        """Columns of a block that hold the lift, in as many pieces; as many more hold ones."""
+        return 0 if not self.two_sided else 2 if self.rounded_to in _SPLIT else 1
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether left and right factors of a product differ."""
+        return self.form is not Form.PLAIN
 
     @property
     def width(self) -> int:
         """Columns of a block, those included that are zero because the backend wants them."""
         multiple = int(module(self.backend).COLUMNS)
-        return -(-(self.matrix.d + self.further) // multiple) * multiple
+        return -(-(self.matrix.d + 2 * self.pieces) // multiple) * multiple
 
     @property
-    def _rounded_to(self) -> str:
+    def rounded_to(self) -> str:
         """Dtype that rows are rounded to before the product."""
         return "float32" if self.precision == "tf32" else self.precision
 
@@ -130,10 +195,10 @@ class Scores:
     def prepared(self, threads: int) -> "Scores":
         """Make every block once: keep the facts, and the factors themselves where they are small enough."""
         if self.sparse:
-            left, right, facts = self._make(0, self.n)
+            left, right, facts = self.make(0, self.n)
             return replace(self, facts=facts, resident=(left, right))
         itemsize = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}[self.dtype]
-        size = self.n * self.width * itemsize * (1 if self.form is Form.PLAIN else 2)
+        size = self.n * self.width * itemsize * (1 + self.two_sided)
         if size <= preparing.room(self.matrix):
             kept = if_it_fits(lambda: self._prepared(threads, keep=True), "prepared rows", self.device)
             if kept is not None:
@@ -144,14 +209,14 @@ class Scores:
         if not keep:
             found = each_block(self.matrix, self.backend, threads, self._facts)
             return replace(self, facts=np.concatenate(found, axis=1))
-        memory, plain = module(self.backend), self.form is Form.PLAIN
+        memory = module(self.backend)
         left = memory.zeros((self.n, self.width), self.dtype, self.device)
-        right = left if plain else memory.zeros((self.n, self.width), self.dtype, self.device)
+        right = left if not self.two_sided else memory.zeros((self.n, self.width), self.dtype, self.device)
 
         def fill(start: int, stop: int) -> Any:
-            made = self._make(start, stop)
+            made = self.make(start, stop)
             left[start:stop] = made[0]
-            if not plain:
+            if self.two_sided:
                 right[start:stop] = made[1]
             return memory.to_numpy(made[2])
 
@@ -159,20 +224,28 @@ class Scores:
         return replace(self, facts=facts, resident=(left, right))
 
     def _facts(self, start: int, stop: int) -> Any:
-        return module(self.backend).to_numpy(self._make(start, stop)[2])
+        return module(self.backend).to_numpy(self.make(start, stop)[2])
 
     def left(self, start: int, stop: int) -> Any:
         """Return the left factors of rows ``start:stop``."""
-        return self.resident[0][start:stop] if self.resident is not None else self._make(start, stop, right=False)[0]
+        return self.resident[0][start:stop] if self.resident is not None else self.make(start, stop, right=False)[0]
 
     def right(self, start: int, stop: int) -> Any:
         """Return the right factors of rows ``start:stop``."""
-        return self.resident[1][start:stop] if self.resident is not None else self._make(start, stop, left=False)[1]
+        return self.resident[1][start:stop] if self.resident is not None else self.make(start, stop, left=False)[1]
 
     def factors(self, start: int, stop: int) -> tuple[Any, Any]:
         """Return both factors of rows ``start:stop``, made from one reading."""
-        left, right, _ = self._make(start, stop)
-        return left, right
+        return self.make(start, stop)[:2]
+
+    @property
+    def resident_factors(self) -> tuple[Any, Any] | None:
+        """All left and right factors, where they are kept."""
+        return self.resident
+
+    def holding(self, matrix: Matrix, factors: tuple[Any, Any] | None) -> "Scores":
+        """Return the same rows with these factors."""
+        return replace(self, matrix=matrix, resident=factors)
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """Return the left factors of the rows with these numbers."""
@@ -180,10 +253,10 @@ class Scores:
             return self.resident[0][numbers]
         return self._factors(taken(self.matrix, self.backend, numbers), self.divisors[numbers], right=False)[0]
 
-    def _make(self, start: int, stop: int, *, left: bool = True, right: bool = True) -> tuple[Any, Any, Any]:
-        """Prepare both factors and the facts from the matrix as given; a factor not asked for has no rows."""
+    def make(self, start: int, stop: int, *, left: bool = True, right: bool = True) -> tuple[Any, Any, Any]:
+        """Prepare both factors and the facts from the matrix as given; a factor not asked for is empty, or None."""
         if self.sparse:
-            return self._sparse_factors(start, stop)
+            return self._sparse_factors(start, stop, left=left, right=right)
         x = as_given(self.matrix, self.backend, start, stop)
         return self._factors(x, self.divisors[start:stop], left=left, right=right)
 
@@ -191,37 +264,38 @@ class Scores:
         self, x: Any, divisors: NDArray[np.float64], *, left: bool = True, right: bool = True
     ) -> tuple[Any, Any, Any]:
         memory, height = module(self.backend), len(divisors)
-        if self.unit == 1.0 and not dividable(divisors):
-            directions = memory.zeros(tuple(x.shape), "float64", self.device)
-            load("unit_rows", self.backend)(x, directions)
-            x, divisors = directions, np.ones(height)
+        if self.directed and not dividable(divisors):
+            x, divisors = self.directions(x), np.ones(height)
         plain = self.form is Form.PLAIN
-        a = memory.zeros((height if left or plain else 0, self.width), self._rounded_to, self.device)
-        b = a if plain else memory.zeros((height if right else 0, self.width), self._rounded_to, self.device)
+        a = memory.zeros((height if left or plain else 0, self.width), self.rounded_to, self.device)
+        b = a if plain else memory.zeros((height if right else 0, self.width), self.rounded_to, self.device)
         facts = load("residual_rows", self.backend)(x, divisors, self.mean, int(self.form), self.offset, a, b)
-        if self.dtype != self._rounded_to:
-            wide = memory.widened(a)
-            a, b = wide, wide if plain else memory.widened(b)
-        return a, b, facts
+        stored = self.stored(a)
+        return stored, stored if plain else self.stored(b), facts
 
-    def _sparse_factors(self, start: int, stop: int) -> tuple[Any, Any, Any]:
-        import scipy.sparse
+    def stored(self, block: Any) -> Any:
+        """Return a block of factors in the dtype that the product wants."""
+        return block if self.dtype == self.rounded_to else module(self.backend).widened(block)
 
-        block = self.matrix.rows(start, stop).astype(np.float64)
-        block.data /= np.repeat(self.divisors[start:stop], np.diff(block.indptr))
-        squares = np.asarray(block.multiply(block).sum(axis=1)).ravel()
-        taken_away = block - block.astype(self.dtype).astype(np.float64)
-        slips = np.sqrt(np.asarray(taken_away.multiply(taken_away).sum(axis=1)).ravel())
+    def directions(self, x: Any) -> Any:
+        """Return rows over their norms in float64, however long they are."""
+        out = module(self.backend).zeros(tuple(x.shape), "float64", self.device)
+        load("unit_rows", self.backend)(x, out)
+        return out
+
+    def _sparse_factors(self, start: int, stop: int, *, left: bool, right: bool) -> tuple[Any, Any, Any]:
+        block = divided(self.matrix.rows(start, stop), self.divisors[start:stop])
+        squares, slips = csr_squares(block, self.dtype)
         if self.form is Form.PLAIN:
             kept = block.astype(self.dtype)
             return kept, kept, np.stack([np.sqrt(squares), slips, np.asarray(block @ self.mean)])
         lifts = self.offset - squares / 2
         ones = np.ones(len(lifts))
-        sides: list[Any] = [[block, lifts[:, None], ones[:, None]], [block, ones[:, None], lifts[:, None]]]
-        left, right = (
-            scipy.sparse.csr_array(scipy.sparse.hstack(side, format="csr"), dtype=self.dtype) for side in sides
+        return (
+            csr_with_columns(block, lifts, ones, self.dtype) if left else None,
+            csr_with_columns(block, ones, lifts, self.dtype) if right else None,
+            np.stack([np.sqrt(squares), slips, lifts]),
         )
-        return left, right, np.stack([np.sqrt(squares), slips, lifts])
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -233,21 +307,41 @@ class Scores:
         Numbers below the least normal one may vanish.
         """
         lengths, slips, lifts = self.facts
-        terms = self.matrix.longest_row + self.further
-        u = UNIT_ROUNDOFF[self.precision]
-        sums = UNIT_ROUNDOFF["float64" if self.precision == "float64" else "float32"]
-        lift = 0.0 if self.form is Form.PLAIN else float(np.abs(lifts).max())
         if self.precision == "tf32":
             # Stored in float32, and rounded again by the product.
-            slips = slips + u * (lengths + slips)
-        longest, slipped = _largest_of_others(lengths), _largest_of_others(slips)
-        stored = lengths + slips
-        rounding = slips * longest + stored * slipped
-        rounding += 2 * lift * (u * u if self._rounded_to in _SPLIT else u) + 2 * _LEAST.get(self.precision, 0.0)
+            slips = slips + UNIT_ROUNDOFF["tf32"] * (lengths + slips)
+        longest = _largest_of_others(lengths), _largest_of_others(slips), float(np.abs(lifts).max())
+        return np.asarray(self.rounding_errors(lengths, slips, longest, 2.0) + self.slack)
+
+    def rounding_errors(
+        self, lengths: NDArray[np.float64], slips: NDArray[np.float64], longest: tuple[Any, Any, float], weights: Any
+    ) -> NDArray[np.float64]:
+        """Bound the error of products of left factors with right ones; see `errors`.
+
+        Parameters
+        ----------
+        lengths, slips : (h,)
+            Of the left factors.
+        longest : (length, slip, lift)
+            The greatest of any right factor; the lift as a magnitude.
+        weights : float or (h,)
+            Of how many lifts of this magnitude an entry is made.
+        """
+        terms, stored = self.matrix.longest_row + 2 * self.pieces, lengths + slips
+        length, slip, lift = longest if self.pieces else (*longest[:2], 0.0)
+        u, lifts = UNIT_ROUNDOFF[self.precision], weights * lift
+        sums = UNIT_ROUNDOFF["float64" if self.precision == "float64" else "float32"]
+        lifted = lifts * (u * u if self.pieces == 2 else u) + 2 * _LEAST.get(self.precision, 0.0)
+        rounding = slips * length + stored * slip + lifted
         gamma = terms * sums / (1 - terms * sums)
-        summing = gamma * (stored * (longest + slipped) + 2 * (1 + u) * lift)
-        vanishing = 4 * terms * _LEAST_SUM.get(self.precision, 2.0**-126) * (1 + longest)
-        return np.asarray(rounding + summing + vanishing + self.slack)
+        summing = gamma * (stored * (length + slip) + (1 + u) * lifts)
+        return np.asarray(rounding + summing + 4 * terms * _LEAST_NORMAL * (1 + length + lift))
+
+    @property
+    def entry_bounds(self) -> EntryBounds:
+        """Bounds of the entries of the rows among themselves."""
+        lost, shifts, units = (np.full(self.n, value) for value in (self.slack, self.origin, self.unit))
+        return EntryBounds(self.errors, lost, np.ones(self.n), shifts, units)
 
     @property
     def slack(self) -> float:
@@ -268,7 +362,7 @@ class Scores:
 
 def _within_range(scores: Scores) -> Scores:
     """Refuse lifts that float16 cannot hold; rows are at most 1 long, and their products fit into all else."""
-    if scores.precision == "float16" and scores.further and float(np.abs(scores.facts[2]).max()) > _LARGEST_FLOAT16:
+    if scores.precision == "float16" and scores.pieces and float(np.abs(scores.facts[2]).max()) > _LARGEST_FLOAT16:
         msg = (
             f"{scores.matrix.name} lies too far from the origin for its inner products in float16; precision must be "
             "'bfloat16', 'tf32' or 'float32', got 'float16'"
@@ -317,6 +411,13 @@ def cosine_scores(
     InvalidInputError
         Rows are not finite or zero, and ``on_invalid="raise"``; or fewer than two rows are left.
     """
+    return _unit_scores(matrix, backend, precision, on_invalid, dtype=dtype, threads=threads).prepared(threads)
+
+
+def _unit_scores(
+    matrix: Matrix, backend: Backend, precision: str, on_invalid: str, *, dtype: str, threads: int
+) -> Scores:
+    """Say how unit rows are made ready, from one pass over them."""
     norms, total = direction_norms(matrix, backend, threads)
     kept, had = reject_invalid(matrix, norms, on_invalid)
     n, mean, divisors = kept.n, total / kept.n, norms[had]
@@ -325,11 +426,10 @@ def cosine_scores(
     middle = float(mean @ mean)
     average = middle - max(1 - middle, 0.0) / (n - 1)
     plain = kept.kind == "sparse" or middle < WORTH_CENTRING
-    scores = Scores(
+    return Scores(
         kept, backend, precision, dtype or precision, Form.PLAIN if plain else Form.RESIDUAL, divisors, mean,
-        offset=0.0 if plain else (middle - average) / 2, origin=0.0 if plain else average,
+        offset=0.0 if plain else (middle - average) / 2, origin=0.0 if plain else average, directed=True,
     )  # fmt: skip
-    return scores.prepared(threads)
 
 
 def euclidean_scores(
@@ -395,5 +495,64 @@ def _shifted(rows: Rows, precision: str, dtype: str, form: Form) -> Scores:
         offset = origin = 0.0
     return Scores(
         rows.matrix, rows.backend, precision, dtype or precision, form, np.full(n, scale), mean, offset, origin,
-        unit=scale * scale,
+        directed=False,
     )  # fmt: skip
+
+
+def corpus_scores(
+    matrix: Matrix, backend: Backend, precision: str, metric: str, on_invalid: str, *, dtype: str = "", threads: int = 1
+) -> Scores:
+    """Say how rows are made ready for queries, from one pass over them; `queries` bounds the errors.
+
+    Parameters
+    ----------
+    matrix, backend, precision, on_invalid, dtype, threads
+        As for `cosine_scores`.
+    metric : {"cosine", "euclidean", "dot"}
+
+    Returns
+    -------
+    Scores
+        Neither facts nor factors are kept: blocks are made while they are multiplied. An entry of a query is that of
+        a batch of `queries`.
+
+    Raises
+    ------
+    InvalidInputError
+        Rows are not finite, or zero where the metric is cosine, and ``on_invalid="raise"``; or fewer than two are left.
+    """
+    if metric == "cosine":
+        scores = _unit_scores(matrix, backend, precision, on_invalid, dtype=dtype, threads=threads)
+        return replace(scores, offset=0.0, origin=0.0)
+    norms, _ = direction_norms(matrix, backend, threads)
+    kept, usable = reject_invalid(matrix, norms, on_invalid, directed=False)
+    scale, mean = float(power_of_two(norms[usable].max())), np.zeros(kept.d)
+    sparse = kept.kind == "sparse" and backend is Backend.CPU
+    if sparse:
+        typical = float(np.mean((norms[usable] / scale) ** 2))
+    else:
+        some = np.unique(np.linspace(0, kept.n - 1, min(kept.n, _MIDDLE_ROWS)).astype(np.int64))
+        rows = np.asarray(module(backend).to_numpy(taken(kept, backend, some))).astype(np.float64) / scale
+        mean = rows[0] + (rows - rows[0]).mean(axis=0)
+        typical = float(np.square(rows - mean).sum(axis=1).mean())
+    euclidean = metric == "euclidean"
+    form = Form.EUCLIDEAN if euclidean else Form.PLAIN if sparse else Form.RESIDUAL
+    return Scores(
+        kept, backend, precision, dtype or precision, form, np.full(kept.n, scale), mean,
+        offset=typical / 2 if euclidean else 0.0, origin=0.0, directed=False,
+    )  # fmt: skip
+
+
+def csr_squares(block: Any, dtype: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Squared norms of CSR rows, and the norms of what rounding takes from them."""
+    taken_away = block - block.astype(dtype).astype(np.float64)
+    squares, lost = (np.asarray(rows.multiply(rows).sum(axis=1)).ravel() for rows in (block, taken_away))
+    return squares, np.sqrt(lost)
+
+
+def csr_with_columns(block: Any, first: NDArray[np.float64], second: NDArray[np.float64], dtype: str) -> Any:
+    """Append two columns to CSR rows."""
+    import scipy.sparse
+
+    whole: list[Any] = [block, first[:, None], second[:, None]]
+    return scipy.sparse.csr_array(scipy.sparse.hstack(whole, format="csr"), dtype=dtype)

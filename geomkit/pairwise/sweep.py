@@ -5,10 +5,12 @@ owns its tiles and its copies of the reducers, which are merged at the end. Rows
 walked in pairs of panels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from geomkit.core.executor import Span
 from geomkit.core.progress import Counter
@@ -19,7 +21,9 @@ from geomkit.pairwise.normalization import room
 from geomkit.pairwise.panels import Panel, Panels, panel_pairs, panel_rows, tiles_of
 from geomkit.pairwise.tiles import PairReducer, Shared, Tiles, pairs_in, schedule, tile_size
 
-__all__ = ["PairSweep", "sweep"]
+__all__ = ["PairSweep", "in_threads", "sweep"]
+
+Reducer = TypeVar("Reducer", bound=PairReducer)
 
 
 def sweep(
@@ -76,13 +80,7 @@ class PairSweep:
             with ieee():
                 sweep_on_devices(self.tiles, self.reducers, order, self.size, count)
             return
-        workers = min(self._workers, len(order))
-        if workers > 1:
-            self._in_threads([(self.tiles, order)], workers, count)
-            return
-        # A single tile is left to BLAS's own threads, unless the caller set their number.
-        with ieee(), one_thread_each() if self.threads and rows.backend is Backend.CPU else nullcontext():
-            _work(self.tiles, self.size, iter(order), self.reducers, count)
+        in_threads(rows.backend, self.threads, order, self.reducers, partial(_work, self.tiles, self.size, count))
 
     def over_panels(
         self,
@@ -102,30 +100,56 @@ class PairSweep:
         count : Counter, optional
             Told about every tile.
         """
-        prepared = Panels(self.tiles, self._workers, held).walk(pairs)
-        tiled = (
-            (tiles, _from_the_diagonal(tiles_of(left, right, self.size))) for left, right, tiles in prepared
-        )  # fmt: skip
-        self._in_threads(tiled, self._workers, count)
-
-    @property
-    def _workers(self) -> int:
-        return (self.threads or processors()) if self.tiles.rows.backend is Backend.CPU else 1
-
-    def _in_threads(
-        self, tiled: Iterable[tuple[Tiles, list[tuple[slice, slice]]]], workers: int, count: Counter | None
-    ) -> None:
-        """Share the tiles of one set after the other among threads, each with reducers of its own."""
+        workers = (self.threads or processors()) if self.tiles.rows.backend is Backend.CPU else 1
         siblings = [[reducer.spawn() for reducer in self.reducers] for _ in range(workers)]
         with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
-            for tiles, order in tiled:
-                # Workers take the next tile when they are done with one, so that none waits for another at the end.
-                shared = Shared(order)
-                for done in [pool.submit(_work, tiles, self.size, shared, own, count) for own in siblings]:
+            for left, right, tiles in Panels(self.tiles, workers, held).walk(pairs):
+                shared = Shared(_from_the_diagonal(tiles_of(left, right, self.size)))
+                for done in [pool.submit(_work, tiles, self.size, count, shared, own) for own in siblings]:
                     done.result()
-        for own in siblings:
-            for reducer, sibling in zip(self.reducers, own, strict=True):
-                reducer.merge(sibling)
+        _merge(self.reducers, siblings)
+
+
+def in_threads(
+    backend: Backend,
+    threads: int | None,
+    order: Sequence[tuple[slice, slice]],
+    reducers: Sequence[Reducer],
+    work: Callable[[Iterator[tuple[slice, slice]], Sequence[Reducer]], None],
+) -> None:
+    """Have workers feed tiles to the reducers: threads of the CPU backend, or this thread alone.
+
+    Parameters
+    ----------
+    threads : int, optional
+        All processors of this process unless given.
+    order : sequence of (slice, slice)
+        Rows and columns of the tiles.
+    reducers : sequence of PairReducer
+        Updated in place; of several workers, each has siblings, which are merged.
+    work : callable
+        Feeds the tiles that an iterator hands out to these reducers.
+    """
+    on_cpu = backend is Backend.CPU
+    workers = min(threads or processors(), len(order)) if on_cpu else 1
+    if workers == 1:
+        # A single tile is left to BLAS's own threads, unless the caller set their number.
+        with ieee(), one_thread_each() if threads and on_cpu else nullcontext():
+            work(iter(order), reducers)
+        return
+    siblings = [[reducer.spawn() for reducer in reducers] for _ in range(workers)]
+    # Workers take the next tile when they are done with one, so that none waits for another at the end.
+    shared = Shared(order)
+    with one_thread_each(), ieee(), ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(work, shared, own) for own in siblings]:
+            done.result()
+    _merge(reducers, siblings)
+
+
+def _merge(reducers: Sequence[Reducer], siblings: Iterable[Sequence[Reducer]]) -> None:
+    for own in siblings:
+        for reducer, sibling in zip(reducers, own, strict=True):
+            reducer.merge(sibling)
 
 
 def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, slice]]:
@@ -136,9 +160,9 @@ def _from_the_diagonal(order: list[tuple[slice, slice]]) -> list[tuple[slice, sl
 def _work(
     tiles: Tiles,
     size: int,
+    count: Counter | None,
     order: Iterator[tuple[slice, slice]],
     reducers: Sequence[PairReducer],
-    count: Counter | None = None,
 ) -> None:
     make = tiles.worker(size)
     for i, j in order:

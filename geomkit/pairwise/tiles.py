@@ -66,9 +66,16 @@ class Tiles:
 
     def on(self, device: Any) -> "Tiles":
         """Return the same tiles, made on another device, which keeps the rows if it has the memory."""
-        rows: Any = self.rows
-        kept = if_it_fits(lambda: _copied(rows.resident, device), "prepared rows", device)
-        return replace(self, rows=replace(rows, matrix=rows.matrix.placed((str(device),)), resident=kept))
+        rows, here = self.rows, self.rows.resident_factors
+
+        def copy() -> tuple[Any, Any]:
+            # Factors that are one stay one.
+            left, right = here
+            there = left.to(device)
+            return there, there if right is left else right.to(device)
+
+        kept = None if here is None else if_it_fits(copy, "prepared rows", device)
+        return replace(self, rows=rows.holding(rows.matrix.placed((str(device),)), kept))
 
     def worker(self, size: int, buffers: int = 1) -> Callable[[slice, slice], Any]:
         """Return a function that makes one tile; one worker uses it.
@@ -85,7 +92,7 @@ class Tiles:
             return held[1], rows.right(j.start, j.stop)
 
         if self.fused:
-            precision = "tf32" if isinstance(rows, Scores) and rows.precision == "tf32" else "ieee"
+            precision = "tf32" if rows.precision == "tf32" else "ieee"
             return lambda i, j: memory.Product(*blocks(i, j), precision)
         kernel = load(f"sparse_{self.kernel}" if rows.sparse else self.kernel, rows.backend)
         side = min(size, rows.n)
@@ -107,15 +114,6 @@ class Tiles:
             return out
 
         return tile
-
-
-def _copied(resident: Any, device: Any) -> Any:
-    """Copy prepared rows, or both factors of them, to a device; factors that are one stay one."""
-    if not isinstance(resident, tuple):
-        return None if resident is None else resident.to(device)
-    left, right = resident
-    there = left.to(device)
-    return there, there if right is left else right.to(device)
 
 
 class PairReducer(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.blocks import block_rows, each_block
-from geomkit.core.devices import Device, place
+from geomkit.core.devices import Device, check_one_place, place
 from geomkit.core.matrix import Matrix, as_matrix, check_choice, name_rows
 from geomkit.core.threads import processors
 from geomkit.errors import InvalidInputError
@@ -16,11 +16,9 @@ from geomkit.kernels import PRECISIONS, Backend, load, module
 from geomkit.pairwise.normalization import as_given, direction_norms
 from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import UNIT_ROUNDOFF
-from geomkit.pairwise.sweep import sweep
-from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import check_threads, prepare
 from geomkit.stats.moments import WIDEST
-from geomkit.stats.neighbors import METRICS, Neighbors, candidates_of, check_k, settle
+from geomkit.stats.neighbors import METRICS, Neighbors, check_among_rows, check_k, neighbors_among, scores_among
 
 __all__ = ["METHODS", "Alignment", "alignment", "overlap_of"]
 
@@ -155,10 +153,7 @@ def alignment(
         raise InvalidInputError(msg)
     if method == "neighbors":
         check_k(k, left.n)
-    places = [str(matrix.device or "cpu") for matrix in (left, right)]
-    if device is None and places[0] != places[1]:
-        msg = f"x and y must be on one device, or device must say where to go; got {places[0]} and {places[1]}"
-        raise InvalidInputError(msg)
+    check_one_place(left, right, device)
     of_columns = method in _OF_COLUMNS
     left, which = place(left, backend, device, several=method == "neighbors", scores=not of_columns)
     right, _ = place(right, which.value, device, several=method == "neighbors", scores=not of_columns)
@@ -170,8 +165,9 @@ def alignment(
         spaces = [_Space.of(each, which, float(norm.max())) for each, norm in zip(both, norms, strict=True)]
         return _cka(empty, *spaces) if method == "cka" else _procrustes(empty, *spaces)
     if method == "neighbors":
-        found = [_nearest(each, which, k, metric, precision, device, threads) for each in both]
-        return overlap_of(*found)
+        settings = (k, metric, precision, which.value, device, "raise", threads)
+        lists = [neighbors_among(scores_among(matrix, *settings), k, metric, threads=threads) for matrix in both]
+        return overlap_of(*lists)
     return _imbalance(both, which, metric, device, workers, empty)
 
 
@@ -297,23 +293,16 @@ def _procrustes(empty: Alignment, x: _Space, y: _Space) -> Alignment:
     return replace(empty, value=min(total, 1.0) ** 2)
 
 
-def _nearest(
-    matrix: Matrix, backend: Backend, k: int, metric: str, precision: str, device: Device, threads: int | None
-) -> Neighbors:
-    scores = prepare(matrix, backend.value, precision, "raise", threads, METRICS[metric], device=device)
-    nearest = candidates_of(scores, k)
-    sweep(Tiles(scores, "gram"), [nearest], threads=threads)
-    return settle(scores, nearest, k, metric, threads=threads)
-
-
 def overlap_of(x: Neighbors, y: Neighbors) -> Alignment:
     """Overlap of neighbours that are there already, of the same rows, as method ``"neighbors"`` finds it. O(n k log k).
 
     Raises
     ------
     InvalidInputError
-        The two are not of the same rows, k or metric.
+        The two are not of the same rows, k or metric, or one is of queries.
     """
+    check_among_rows(x, "x")
+    check_among_rows(y, "y")
     for name in ("n", "k", "metric"):
         if getattr(x, name) != getattr(y, name):
             msg = f"x and y must have the same {name}; got {getattr(x, name)!r} and {getattr(y, name)!r}"

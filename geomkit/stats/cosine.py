@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geomkit.core.devices import Device, place
+from geomkit.core.devices import Device, check_one_place, place
 from geomkit.core.matrix import Matrix, as_matrix, check_same_width
 from geomkit.core.result import Result
 from geomkit.core.threads import ieee, processors
@@ -164,13 +164,18 @@ def prepare(
     """Check the arguments that all pair statistics share, and make the rows ready with `scores`."""
     check_threads(threads)
     matrix, which = place(matrix, backend, device, scores=True)
-    check_choice(precision, "precision", PRECISIONS[which])
-    if precision in COARSE and matrix.kind == "sparse":
-        msg = f"precision {precision!r} is for dense rows; {matrix.name} is sparse: use 'float32'"
-        raise InvalidInputError(msg)
+    check_precision(matrix, which, precision)
     ran = "float64" if which is Backend.REFERENCE else precision
     dtype = module(which).storage(ran, float(matrix.n) ** 2 * matrix.longest_row)
     return scores(matrix, which, ran, on_invalid, dtype=dtype, threads=threads or processors())
+
+
+def check_precision(matrix: Matrix, backend: Backend, precision: str) -> None:
+    """Refuse a precision that the backend does not have, or that is not for sparse rows."""
+    check_choice(precision, "precision", PRECISIONS[backend])
+    if precision in COARSE and matrix.kind == "sparse":
+        msg = f"precision {precision!r} is for dense rows; {matrix.name} is sparse: use 'float32'"
+        raise InvalidInputError(msg)
 
 
 def stats_of(scores: Scores, *, threads: int | None = None, size: int | None = None) -> CosineStats:
@@ -265,10 +270,7 @@ def cosine_similarity(
     left = as_matrix(x, min_rows=1)
     right = left if y is None else as_matrix(y, name="y", min_rows=1)
     check_same_width(left, right)
-    places = [str(matrix.device or "cpu") for matrix in (left, right)]
-    if device is None and places[0] != places[1]:
-        msg = f"x and y must be on one device, or device must say where to go; got {places[0]} and {places[1]}"
-        raise InvalidInputError(msg)
+    check_one_place(left, right, device)
     left, which = place(left, backend, device, several=False)
     right = left if y is None else right.placed(left.places)
     dtype = "float64" if which is Backend.REFERENCE else precision

@@ -23,8 +23,8 @@ from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.cosine import prepare
 from geomkit.stats.distribution import Distribution
-from geomkit.stats.linked import linked_error, positions, seen
-from geomkit.stats.neighbors import Neighbors, neighbors
+from geomkit.stats.linked import linked_error, seen
+from geomkit.stats.neighbors import Neighbors, check_among_rows, neighbors
 
 __all__ = ["METHODS", "METRICS", "IntrinsicDimension", "intrinsic_dimension", "lid_of", "logs_of", "mle_of", "twonn_of"]
 
@@ -204,7 +204,7 @@ def twonn_of(found: Neighbors) -> IntrinsicDimension:
     kept = max(1, math.floor(n * (1 - DISCARDED)))
     x, y = logs[:kept], -np.log1p(-np.arange(1, kept + 1) / n)
     slope, likely = _over(float(x @ y), float(x @ x)), _over(n, float(logs.sum()))
-    links = seen(positions(found)[:, :2])[used][order]
+    links = seen(found.positions[:, :2])[used][order]
     se = linked_error(_fit_influence(x, slope, n), links) if math.isfinite(slope) else math.nan
     return _of_neighbors(found, "twonn", slope, used, k=2, dimension_se=se, maximum_likelihood=likely)
 
@@ -218,7 +218,7 @@ def mle_of(found: Neighbors) -> IntrinsicDimension:
     inverse, used = _inverses(found, found.k - 1)
     kept = inverse[used]
     value = _over(1.0, float(kept.mean()))
-    links = seen(positions(found))[used]
+    links = seen(found.positions)[used]
     se = value**2 * linked_error(kept - kept.mean(), links) if math.isfinite(value) else math.nan
     return _of_neighbors(found, "mle", value, used, k=found.k, dimension_se=se, local=_inverted(inverse))
 
@@ -243,6 +243,7 @@ def logs_of(found: Neighbors) -> NDArray[np.float64]:
 
 def _radii(found: Neighbors) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Distances of which a dimension can be read, (n, k), and which rows have no duplicate, (n,)."""
+    check_among_rows(found)
     check_choice(found.metric, "found.metric", METRICS)
     if found.k < 2:
         msg = f"found.k must be at least 2; got {found.k}"

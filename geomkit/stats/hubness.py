@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from geomkit.core.devices import Device
 from geomkit.core.result import Result
 from geomkit.core.validation import BackendName, Metric, OnInvalid, Precision, check_number
-from geomkit.stats.linked import linked_error, positions, seen
+from geomkit.stats.linked import linked_error, seen
 from geomkit.stats.neighbors import Neighbors, neighbors
 
 __all__ = ["Hubness", "duplicates_of", "graph_of", "hubness", "hubness_of", "outliers_of"]
@@ -153,12 +153,12 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
     Raises
     ------
     InvalidInputError
-        `duplicates` is not in [0, 1].
+        `duplicates` is not in [0, 1], or `found` is of queries.
     """
     check_number(duplicates, "duplicates", 0, 1)
     n, k = found.n, found.k
-    occurrence = np.bincount(positions(found).ravel(), minlength=n).astype(np.int64)
-    skewness, se = _skewness(occurrence, k, seen(positions(found)[:, :1]))
+    occurrence = np.bincount(found.positions.ravel(), minlength=n).astype(np.int64)
+    skewness, se = _skewness(occurrence, k, seen(found.positions[:, :1]))
     mutual, part = graph_of(found)
     sizes = np.bincount(part)
     apart = np.abs(occurrence - k)
@@ -227,7 +227,7 @@ def _gini(occurrence: NDArray[np.int64]) -> tuple[float, float]:
 
 def graph_of(found: Neighbors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many of the k nearest of each row have it among theirs, and which connected part it is in, (n,) each."""
-    numbers, n, k = positions(found), found.n, found.k
+    numbers, n, k = found.positions, found.n, found.k
     edges = csr_array((np.ones(n * k, np.int8), numbers.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
     _, part = connected_components(edges, directed=True, connection="weak")
     return np.asarray(edges.multiply(edges.T).sum(axis=1, dtype=np.int64)), part.astype(np.int64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.matrix import name_rows
 from geomkit.errors import InvalidInputError
-from geomkit.stats.neighbors import Neighbors
+from geomkit.stats.neighbors import Neighbors, check_among_rows
 
 __all__ = ["Labels", "SameLabelRate", "as_labels", "same_label_rate"]
 
@@ -159,7 +159,7 @@ def same_label_rate(found: Neighbors, labels: Any) -> SameLabelRate:
     Raises
     ------
     InvalidInputError
-        As for `as_labels`.
+        As for `as_labels`, or `found` is of queries.
 
     Notes
     -----
@@ -171,9 +171,10 @@ def same_label_rate(found: Neighbors, labels: Any) -> SameLabelRate:
     ----------
     N. Mantel: The detection of disease clustering and a generalized regression approach. Cancer Research 27, 1967.
     """
+    check_among_rows(found)
     n, k = found.n, found.k
     known = as_labels(labels, n + found.n_dropped, found.rows if found.n_dropped else None)
-    places = np.searchsorted(found.rows, found.indices) if found.n_dropped else found.indices
+    places = found.positions
     same = (known.codes[places] == known.codes[:, None]).sum(axis=1)
     rate = int(same.sum()) / (n * k)
     mean, variance = _shuffled(places, known.counts)

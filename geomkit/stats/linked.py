@@ -5,14 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.stats.neighbors import Neighbors
-
-__all__ = ["linked_error", "positions", "seen"]
-
-
-def positions(found: Neighbors) -> NDArray[np.int64]:
-    """Neighbours by their place among the n rows of the answer, (n, k), whatever was dropped before them."""
-    return np.searchsorted(found.rows, found.indices) if found.n_dropped else found.indices
+__all__ = ["linked_error", "seen"]
 
 
 def seen(lists: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,48 +1,62 @@
-"""Exact nearest neighbours from inexact products: screened at low precision, settled in float64, certified."""
+"""Exact nearest neighbours, of rows among themselves or of queries among rows, certified by error bounds."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.devices import Device
-from geomkit.core.matrix import as_matrix, check_choice
-from geomkit.core.threads import ieee, processors
+from geomkit.core.deprecated import warn_renamed
+from geomkit.core.devices import Device, check_one_place, place
+from geomkit.core.matrix import Matrix, as_matrix, check_choice, check_same_width
+from geomkit.core.threads import processors
 from geomkit.errors import InvalidInputError
-from geomkit.kernels import load, module
-from geomkit.pairwise.candidates import Nearest
-from geomkit.pairwise.rescoring import exact_scores
-from geomkit.pairwise.scores import COARSE, Scores, cosine_scores, euclidean_scores, product_scores
-from geomkit.pairwise.sweep import sweep
-from geomkit.pairwise.tiles import Tiles
-from geomkit.stats.cosine import prepare
+from geomkit.kernels import Backend, module
+from geomkit.pairwise.queries import queries_of
+from geomkit.pairwise.scores import (
+    Scores,
+    corpus_scores,
+    cosine_scores,
+    euclidean_scores,
+    product_scores,
+)
+from geomkit.pairwise.search import SearchResult, search_queries, search_rows
+from geomkit.pairwise.tiles import PairReducer
+from geomkit.stats.cosine import check_precision, check_threads, prepare
 
-__all__ = ["METRICS", "Neighbors", "neighbors"]
+__all__ = ["METRICS", "Neighbors", "nearest_to", "neighbors"]
 
 METRICS = {"cosine": cosine_scores, "euclidean": euclidean_scores, "dot": product_scores}
 """Which score stands behind a metric."""
 
-_REDONE_ENTRIES = 2**22
-"""Entries of a tile in which rows are redone."""
-
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The k nearest other rows of each row, exact: those that float64 over all pairs gives, equal ones by number."""
+    """The k nearest other rows of each row, or the k nearest rows to each query.
+
+    They are exact: those that float64 over all pairs gives, equal ones by number.
+    """
 
     indices: NDArray[np.int64] = field(repr=False)
-    """Row numbers of the input, nearest first, (n, k)."""
+    """Row numbers of the input, nearest first, (m, k)."""
     distances: NDArray[np.float64] = field(repr=False)
-    """Ascending, (n, k): 1 - cosine in [0, 2], the Euclidean distance, or minus the inner product."""
+    """Ascending, (m, k): 1 - cosine in [0, 2], the Euclidean distance, or minus the inner product."""
     rows: NDArray[np.int64] = field(repr=False)
-    """Row numbers of the input that the n rows of the answer are of: all of them unless some were dropped."""
+    """Row numbers of the input, or of the queries, that the m lists are of: all of them unless some were dropped."""
+    corpus_rows: NDArray[np.int64] = field(repr=False)
+    """Row numbers of the n rows that could be found: all of the input unless some were dropped; the same as `rows`
+    where there are no queries."""
+    of_queries: bool
+    """Whether lists are those of queries, and not of the rows themselves."""
+    m: int
+    """Lists: rows, or queries."""
     n: int
+    """Rows that could be found."""
     d: int
     k: int
     metric: str
     n_recomputed: int
-    """Rows that screening could not certify and that were redone; answers do not depend on it."""
+    """Rows or queries that screening could not certify and that were redone; answers do not depend on it."""
     error_bound: float
     """Proven bound on the absolute error of a screened score before a bfloat16 product rounds it, in the units of
     `distances` (of half their square where the metric is Euclidean)."""
@@ -52,20 +66,29 @@ class Neighbors:
     product: str
     """The library whose matrix product ran."""
     n_dropped: int
+    """Rows left out by ``on_invalid="drop"``."""
+    n_dropped_queries: int
+    """Queries left out by it; 0 where there are none."""
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Neighbours by their place among the n rows that could be found, (m, k), whatever was dropped before them."""
+        return np.searchsorted(self.corpus_rows, self.indices) if self.n_dropped else self.indices
 
     def to_dict(self) -> dict[str, float | int | str]:
         """Every scalar field by name."""
-        left_out = {"indices", "distances", "rows"}
+        left_out = {"indices", "distances", "rows", "corpus_rows"}
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<12} {value}" for name, value in self.to_dict().items())
+        return "\n".join(f"{name:<18} {value}" for name, value in self.to_dict().items())
 
 
 def neighbors(
     x: Any,
     k: int = 10,
     *,
+    queries: Any = None,
     metric: str = "cosine",
     precision: str = "float32",
     backend: str = "auto",
@@ -73,161 +96,183 @@ def neighbors(
     on_invalid: str = "raise",
     threads: int | None = None,
 ) -> Neighbors:
-    """Find the k nearest other rows of each row, certified exact.
+    """Find the k nearest other rows of each row, or the k nearest rows to each query, certified exact.
 
     Parameters
     ----------
     x : array_like (n, d)
-        As for `cosine_stats`. Zero rows are welcome unless the metric is cosine.
+        The rows among which neighbours are found: float16, bfloat16, float32, float64 or integers; a NumPy array or
+        memory map, a torch tensor, a scipy sparse matrix or shards. Finite; zero rows are welcome unless the metric is
+        cosine. Read where it lies, block by block.
     k : int
-        Neighbours of each row, itself left out; 1 <= k <= n - 1.
+        Neighbours to find. Without queries a row is not its own neighbour, and 1 <= k <= n - 1. With queries
+        1 <= k <= n, and a query that is a row of `x` finds that row.
+    queries : array_like (m, d), optional
+        Whose neighbours are found, from one row upward, of the same kinds as `x`; the rows of `x` unless given.
     metric : {"cosine", "euclidean", "dot"}
         ``"dot"`` finds the largest inner products.
-    precision
-        Of the screening, as for `cosine_stats`. It decides speed, not the answer.
-    backend, device, on_invalid, threads
-        As for `cosine_stats`.
+    precision : {"float32", "bfloat16", "float64"}; of Triton {"float32", "bfloat16", "float16", "tf32"}
+        Of the screening. It decides speed, not the answer. Sparse rows are screened in float32 or float64.
+    backend : {"auto", "cpu", "torch", "triton", "reference"}
+        ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise. Triton does not take queries.
+    device : str, torch.device or a list of these, optional
+        Where work happens, such as ``"cuda"`` or ``"cpu"``: where the data lies unless given. Several devices share out
+        the pairs of rows; queries take one device.
+    on_invalid : {"raise", "drop"}
+        What to do with rows and queries that are not finite, or zero where the metric is cosine.
+    threads : int, optional
+        Worker threads of the CPU backend; all processors of this process unless given.
 
     Returns
     -------
     Neighbors
+        `indices` and `distances` hold the lists, nearest first; `rows` says whose they are.
 
     Raises
     ------
     InvalidInputError
-        `x` cannot be measured, `k` is out of range, or an argument is not one of its choices.
-    BackendUnavailableError, DeviceMemoryError
-        As for `cosine_stats`.
+        A matrix cannot be measured, the widths of `x` and `queries` differ, `k` is out of range, an argument is not one
+        of its choices, or the two lie on different devices and none is named.
+    BackendUnavailableError
+        The library behind the backend, or the device, is missing.
+    DeviceMemoryError
+        A device has no room for the smallest tile of pairs.
 
     Notes
     -----
-    O(n² d) time, half of it saved by reading each tile of pairs for its rows and for its columns; memory beyond the
-    input: as for `cosine_stats`, and 8 bytes for each of about 2.5k candidates a row and thread. Each row's candidates
-    are settled in float64; a row is certified when its k-th best is better than anything that was left out can be, by
-    the error bound of the products. Others are redone against all rows.
+    Without queries: O(n² d) time, half of it saved by reading each tile of pairs for its rows and for its columns.
+    Beyond the input, memory holds the rows made ready, up to 256 MiB, a tile for each thread, and 8 bytes for each of
+    about 2.5 k candidates a row and thread.
+
+    With queries: O(m n d) time. Beyond the input, memory holds for each thread a block of rows made ready, a tile, and
+    some 2.5 k candidates for each of at most 8192 queries at a time, whatever n. Sparse rows take sparse queries, to
+    which dense ones are converted; dense rows take sparse queries block by block.
+
+    The candidates of each row or query are ranked in float64. A list is certified when its k-th best is better than
+    anything that was left out can be, by the error bound of the products. Others are redone against all rows.
+
+    Examples
+    --------
+    >>> import geomkit
+    >>> x = [[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]]
+    >>> geomkit.neighbors(x, 1).indices.tolist()
+    [[1], [0], [1]]
+    >>> geomkit.neighbors(x, 2, queries=[[0.0, 3.0]]).indices.tolist()
+    [[2, 1]]
     """
     check_choice(metric, "metric", tuple(METRICS))
     matrix = as_matrix(x)
+    if queries is None:
+        scores = scores_among(matrix, k, metric, precision, backend, device, on_invalid, threads)
+        return neighbors_among(scores, k, metric, threads=threads)
+    query_matrix = as_matrix(queries, name="queries", min_rows=1)
+    check_same_width(query_matrix, matrix)
+    _check_k(k, matrix.n, "n")
+    check_threads(threads)
+    check_one_place(matrix, query_matrix, device)
+    matrix, which = place(matrix, backend, device, several=False)
+    check_precision(matrix, which, precision)
+    ran, workers = "float64" if which is Backend.REFERENCE else precision, threads or processors()
+    operations = 2.0 * matrix.n * query_matrix.n * matrix.longest_row
+    dtype = module(which).storage(ran, operations)
+    scores = corpus_scores(matrix, which, ran, metric, on_invalid, dtype=dtype, threads=workers)
+    _check_k(k, scores.n, "n")
+    usable = queries_of(scores, query_matrix.placed(matrix.places), on_invalid, workers)
+    result = search_queries(scores, usable, int(k), threads=threads)
+    product = "numba" if scores.sparse else str(module(which).product(ran, operations))
+    return _neighbors_from(scores, result, metric, product, usable.matrix)
+
+
+def scores_among(
+    matrix: Matrix,
+    k: int,
+    metric: str,
+    precision: str,
+    backend: str,
+    device: Device,
+    on_invalid: str,
+    threads: int | None,
+) -> Scores:
+    """Make the rows of a checked matrix ready for neighbours among themselves; arguments as for `neighbors`."""
     check_k(k, matrix.n)
     scores = prepare(matrix, backend, precision, on_invalid, threads, METRICS[metric], device=device)
     check_k(k, scores.n)
-    nearest = candidates_of(scores, k)
-    sweep(Tiles(scores, "gram"), [nearest], threads=threads)
-    return settle(scores, nearest, k, metric, threads=threads)
+    return scores
+
+
+def neighbors_among(scores: Scores, k: int, metric: str, *others: PairReducer, threads: int | None = None) -> Neighbors:
+    """Find the k nearest others of each row, in a sweep that feeds other reducers, too."""
+    return _neighbors_from(scores, search_rows(scores, int(k), *others, threads=threads), metric, scores.product)
 
 
 def check_k(k: int, n: int) -> None:
-    """Refuse what is not a number of neighbours that n rows can have."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n - 1:
-        msg = f"k must be a whole number from 1 to n - 1 = {n - 1}; got {k!r}"
+    """Refuse what is not a number of neighbours that n rows can have among themselves."""
+    _check_k(k, n - 1, "n - 1")
+
+
+def _check_k(k: int, most: int, name: str) -> None:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most:
+        msg = f"k must be a whole number from 1 to {name} = {most}; got {k!r}"
         raise InvalidInputError(msg)
 
 
-def candidates_of(scores: Scores, k: int) -> Nearest:
-    """Return an empty reducer that keeps enough candidates to settle nearly every row."""
-    # What lies between the k-th best and the last kept must exceed the error bound of the products.
-    keep = k + k // 4 + 4 if scores.precision in COARSE else k + k // 8 + 2
-    keep = min(keep, scores.n - 1)
-    entries = module(scores.backend).entries(scores.dtype)
-    return Nearest(scores.backend, scores.n, keep, entries, scores.device)
+def check_among_rows(found: Neighbors, name: str = "found") -> None:
+    """Refuse the nearest rows to queries where neighbours of rows among themselves are needed."""
+    if found.of_queries:
+        msg = (
+            f"{name} must be neighbours of the rows of x among themselves; it is of {found.m} queries: call "
+            "geomkit.neighbors(x, k) without queries"
+        )
+        raise InvalidInputError(msg)
 
 
-def settle(scores: Scores, nearest: Nearest, k: int, metric: str, *, threads: int | None = None) -> Neighbors:
-    """Rank the candidates of a finished sweep in float64, and redo the rows that they do not settle."""
-    n, workers = scores.n, threads or processors()
-    values, ids, floor = nearest.candidates()
-    share, errors = nearest.rounding, scores.errors
-    wanted = load("shortlist", scores.backend)(values, ids, errors, share, k)
-    everyone = np.arange(n)
-    exact = exact_scores(scores, everyone, wanted, workers)
-    top, numbers = load("best", scores.backend)(exact, wanted, k)
-    # Nothing is missing where no entry was ever left out; an equal score left out could have a smaller number.
-    complete = np.isneginf(floor)
-    beaten = np.where(complete, 0.0, floor)
-    missed = beaten + share * np.abs(beaten) + errors + scores.slack
-    certain = complete | (missed < top[:, -1] - scores.origin)
-    unsure = np.flatnonzero(~certain)
-    if scores.precision in COARSE and 2 * len(unsure) > n:
-        # Half of all pairs in one sweep are fewer than more than half of the rows with all others.
-        again = _in_float32(scores, workers)
-        nearest = candidates_of(again, k)
-        sweep(Tiles(again, "gram"), [nearest], threads=threads)
-        settled = settle(again, nearest, k, metric, threads=threads)
-        return replace(settled, n_recomputed=n, error_bound=scores.bound * scores.unit, precision=scores.precision)
-    if len(unsure):
-        top[unsure], numbers[unsure] = _redo(scores, unsure, top[unsure, -1], k, workers)
-    keep = scores.matrix.keep
+def _neighbors_from(
+    scores: Scores, result: SearchResult, metric: str, product: str, queries: Matrix | None = None
+) -> Neighbors:
+    matrix = scores.matrix
+    everyone = matrix.in_input(np.arange(matrix.n))
     return Neighbors(
-        indices=numbers if keep is None else keep[numbers],
-        distances=_distances(top, scores, metric),
-        rows=everyone if keep is None else keep,
-        n=n,
-        d=scores.matrix.d,
-        k=int(k),
+        indices=matrix.in_input(result.numbers),
+        distances=result.distances,
+        rows=everyone if queries is None else queries.in_input(np.arange(queries.n)),
+        corpus_rows=everyone,
+        of_queries=queries is not None,
+        m=len(result.numbers),
+        n=matrix.n,
+        d=matrix.d,
+        k=result.numbers.shape[1],
         metric=metric,
-        n_recomputed=len(unsure),
-        error_bound=scores.bound * scores.unit,
+        n_recomputed=result.n_recomputed,
+        error_bound=result.error_bound,
         backend=scores.backend.value,
         precision=scores.precision,
-        product=scores.product,
-        n_dropped=scores.matrix.n_dropped,
+        product=product,
+        n_dropped=matrix.n_dropped,
+        n_dropped_queries=0 if queries is None else queries.n_dropped,
     )
 
 
-def _distances(top: NDArray[np.float64], scores: Scores, metric: str) -> NDArray[np.float64]:
-    if metric == "cosine":
-        return np.clip(1 - top, 0.0, 2.0)
-    # The square of the scale may leave the range where distances do not.
-    scale = float(scores.divisors[0])
-    return np.asarray(np.sqrt(np.maximum(-2 * top, 0.0)) * scale if metric == "euclidean" else -top * scale * scale)
+def nearest_to(queries: Any, x: Any, k: int = 10, **settings: Any) -> Neighbors:
+    """Find the k nearest rows to each query: the deprecated name of `neighbors` with `queries`.
 
+    Parameters
+    ----------
+    queries, x, k
+        As for `neighbors`.
+    **settings
+        Its keywords.
 
-def _redo(
-    scores: Scores, rows: NDArray[np.int64], reached: NDArray[np.float64], k: int, threads: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Compare these rows with all others in float32, and settle all that may be as good as what was reached.
-
-    `reached` is the k-th best score of each so far, which the true one can only exceed.
+    Returns
+    -------
+    Neighbors
     """
-    if scores.precision in COARSE:
-        scores = _in_float32(scores, threads)
-    top, numbers = np.empty((len(rows), k)), np.empty((len(rows), k), np.int64)
-    least = reached - scores.origin - scores.errors[rows] - 2 * scores.slack
-    height = max(16, min(256, _REDONE_ENTRIES // scores.n))
-    for at in range(0, len(rows), height):
-        part = slice(at, at + height)
-        found = _at_least(scores, rows[part], least[part])
-        exact = exact_scores(scores, rows[part], found, threads)
-        top[part], numbers[part] = load("best", scores.backend)(exact, found, k)
-    return top, numbers
+    warn_renamed("nearest_to", "neighbors(x, k, queries=queries)")
+    return neighbors(x, k, queries=queries, **settings)
 
 
-def _in_float32(scores: Scores, threads: int) -> Scores:
-    """Prepare the same rows again in float32."""
-    return replace(scores, precision="float32", dtype="float32", resident=None).prepared(threads)
-
-
-def _at_least(scores: Scores, rows: NDArray[np.int64], least: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Numbers of all other rows whose entry with each of these is at least so much, (m, most), -1 for none."""
-    memory = module(scores.backend)
-    kernel = load("sparse_gram" if scores.sparse else "gram", scores.backend)
-    left, found = scores.take(rows), []
-    step = max(64, _REDONE_ENTRIES // max(len(rows), scores.matrix.d))
-    for start in range(0, scores.n, step):
-        stop = min(start + step, scores.n)
-        tile = memory.zeros((len(rows), stop - start), scores.dtype, scores.device)
-        with ieee():
-            kernel(left, scores.right(start, stop), tile)
-        # A threshold is rounded down to the dtype of the entries.
-        limits = np.nextafter(least.astype(scores.dtype), -np.inf)[:, None]
-        reached = tile >= memory.as_working(limits, scores.dtype, scores.device)
-        at, other = np.nonzero(reached) if isinstance(reached, np.ndarray) else memory.to_numpy(reached.nonzero().T)
-        apart = other + start != rows[at]
-        found.append(np.stack([at[apart], other[apart] + start]))
-    at, other = np.concatenate(found, axis=1)
-    order = np.argsort(at, kind="stable")
-    at, other = at[order], other[order]
-    counts = np.bincount(at, minlength=len(rows))
-    out = np.full((len(rows), counts.max(initial=1)), -1)
-    out[at, np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)] = other
-    return out
+def __getattr__(name: str) -> Any:
+    if name == "QueryNeighbors":
+        warn_renamed("QueryNeighbors", "Neighbors")
+        return Neighbors
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

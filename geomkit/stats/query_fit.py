@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.devices import Device
 from geomkit.errors import InvalidInputError
-from geomkit.stats.neighbors import Neighbors, neighbors
-from geomkit.stats.queries import QueryNeighbors, nearest_to
+from geomkit.stats.neighbors import Neighbors, check_among_rows, neighbors
 
 __all__ = ["QueryFit", "query_fit", "query_fit_of"]
 
@@ -99,7 +98,7 @@ def query_fit(
     Parameters
     ----------
     queries, x, k, metric, precision, backend, device, on_invalid, threads
-        As for `nearest_to`.
+        As for `neighbors`.
     quantile : float
         In (0, 1). A query lies outside where its nearest row is further than this quantile of the distances of rows to
         the nearest other row.
@@ -111,45 +110,28 @@ def query_fit(
     Raises
     ------
     InvalidInputError
-        As for `nearest_to`, or `quantile` is not in (0, 1).
+        As for `neighbors`, or `quantile` is not in (0, 1).
     BackendUnavailableError, DeviceMemoryError
         As for `neighbors`.
 
     Notes
     -----
-    Time and memory as for `nearest_to` and for `neighbors` with k = 1.
+    Time and memory as for `neighbors` with queries, and without them with k = 1.
     """
     _check_quantile(quantile)
-    found = nearest_to(
-        queries,
-        x,
-        k,
-        metric=metric,
-        precision=precision,
-        backend=backend,
-        device=device,
-        on_invalid=on_invalid,
-        threads=threads,
-    )
-    own = neighbors(
-        x,
-        1,
-        metric=metric,
-        precision=precision,
-        backend=backend,
-        device=device,
-        on_invalid=on_invalid,
-        threads=threads,
-    )
-    return query_fit_of(found, own, quantile)
+    settings: dict[str, Any] = {
+        "metric": metric, "precision": precision, "backend": backend, "device": device, "on_invalid": on_invalid,
+        "threads": threads,
+    }  # fmt: skip
+    return query_fit_of(neighbors(x, k, queries=queries, **settings), neighbors(x, 1, **settings), quantile)
 
 
-def query_fit_of(found: QueryNeighbors, corpus: Neighbors, quantile: float = 0.99) -> QueryFit:
+def query_fit_of(found: Neighbors, corpus: Neighbors, quantile: float = 0.99) -> QueryFit:
     """Read how queries fit a corpus from nearest rows that are there already.
 
     Parameters
     ----------
-    found : QueryNeighbors
+    found : Neighbors
         Nearest rows of each query.
     corpus : Neighbors
         Neighbours of the rows of the same corpus, by the same metric; the nearest of each is read.
@@ -163,7 +145,8 @@ def query_fit_of(found: QueryNeighbors, corpus: Neighbors, quantile: float = 0.9
     Raises
     ------
     InvalidInputError
-        The two are not of the same corpus or metric, or `quantile` is not in (0, 1).
+        The two are not of the same corpus or metric, `found` is not of queries, `corpus` is, or `quantile` is not in
+        (0, 1).
 
     Notes
     -----
@@ -190,7 +173,7 @@ def query_fit_of(found: QueryNeighbors, corpus: Neighbors, quantile: float = 0.9
     share = float(np.mean(found.distances[:, 0] > threshold + slack))
     expected = (n + 1 - rank) / (n + 1)
     sd = math.sqrt(expected * (1 - expected) * (n + 1 + m) / (m * (n + 2)))
-    places = np.searchsorted(found.corpus_rows, found.indices) if found.n_dropped else found.indices
+    places = found.positions
     occurrence = np.bincount(places.ravel(), minlength=n).astype(np.int64)
     skewness, skewness_se = _skewness(occurrence, places)
     p = k / n
@@ -231,7 +214,11 @@ def _check_quantile(quantile: float) -> None:
         raise InvalidInputError(msg)
 
 
-def _check_same_corpus(found: QueryNeighbors, corpus: Neighbors) -> None:
+def _check_same_corpus(found: Neighbors, corpus: Neighbors) -> None:
+    check_among_rows(corpus, "corpus")
+    if not found.of_queries:
+        msg = "found must be nearest rows to queries, of geomkit.neighbors(x, k, queries=...); it is of the rows of x"
+        raise InvalidInputError(msg)
     for name, one, other in (
         ("metric", found.metric, corpus.metric),
         ("number of columns", found.d, corpus.d),

@@ -11,13 +11,13 @@ from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result
 from geomkit.core.threads import processors
 from geomkit.core.validation import BackendName, OnInvalid, Precision, check_number
+from geomkit.kernels import module
+from geomkit.pairwise.candidates import ROUNDING
 from geomkit.pairwise.reducers import Above, RowExtremes
 from geomkit.pairwise.rescoring import exact_scores
-from geomkit.pairwise.scores import Scores, cosine_scores
-from geomkit.pairwise.sweep import sweep
-from geomkit.pairwise.tiles import PairReducer, Tiles
-from geomkit.stats.cosine import CosineStats, cosine_tally, prepare, read
-from geomkit.stats.neighbors import Neighbors, candidates_of, check_k, settle
+from geomkit.pairwise.scores import Scores
+from geomkit.stats.cosine import CosineStats, cosine_tally, read
+from geomkit.stats.neighbors import Neighbors, neighbors_among, scores_among
 
 __all__ = ["Survey", "survey"]
 
@@ -92,29 +92,25 @@ def survey(
     rounding they are allowed: ``4 (d + 16) 2⁻⁵³``.
     """
     check_number(duplicates, "duplicates", 0, 1)
-    matrix = as_matrix(x)
-    check_k(k, matrix.n)
-    scores = prepare(matrix, backend, precision, on_invalid, threads, cosine_scores, device=device)
-    check_k(k, scores.n)
+    scores = scores_among(as_matrix(x), k, "cosine", precision, backend, device, on_invalid, threads)
     tally, extremes = cosine_tally(scores), RowExtremes(scores.backend, scores.n, scores.device)
-    nearest = candidates_of(scores, k)
-    alike = Above(scores.backend, _threshold(scores, duplicates, nearest.rounding), MOST_DUPLICATES)
-    reducers: list[PairReducer] = [tally, extremes, nearest, alike]
-    sweep(Tiles(scores, "gram"), reducers, threads=threads)
+    alike = Above(scores.backend, _threshold(scores, duplicates), MOST_DUPLICATES)
+    nearest = neighbors_among(scores, k, "cosine", tally, extremes, alike, threads=threads)
     found = read(scores, tally)
     least, largest = np.clip(extremes.extremes + scores.origin, -1.0, 1.0)
     return Survey(
         cosine=found,
         least=least,
         largest=largest,
-        neighbors=settle(scores, nearest, k, "cosine", threads=threads),
+        neighbors=nearest,
         duplicates=_settled(scores, alike.pairs, duplicates, threads or processors()),
         tolerance=float(duplicates),
     )
 
 
-def _threshold(scores: Scores, tolerance: float, rounding: float) -> float:
+def _threshold(scores: Scores, tolerance: float) -> float:
     """Return the least that the entry of a duplicate can have been computed as."""
+    rounding = ROUNDING[module(scores.backend).entries(scores.dtype)]
     entry = 1 - tolerance - scores.origin
     return entry - rounding * abs(entry) - scores.bound - 2 * scores.slack
 
@@ -123,6 +119,4 @@ def _settled(scores: Scores, pairs: NDArray[np.int64], tolerance: float, threads
     """Keep the pairs whose cosine in float64 says so, by the row numbers of the input."""
     first, second = pairs.T
     exact = exact_scores(scores, first, second[:, None], threads)[:, 0]
-    kept = pairs[exact >= 1 - tolerance - scores.slack]
-    keep = scores.matrix.keep
-    return kept if keep is None else keep[kept]
+    return scores.matrix.in_input(pairs[exact >= 1 - tolerance - scores.slack])

@@ -13,9 +13,9 @@ from geomkit.errors import DeviceMemoryError, InvalidInputError
 from geomkit.kernels import Backend, torch_
 from geomkit.pairwise import device_sweep
 from geomkit.pairwise.candidates import Nearest
+from geomkit.pairwise.device_sweep import AtOnce
 from geomkit.pairwise.normalization import centred_rows
 from geomkit.pairwise.reducers import Above, RowExtremes, RowRanges, Tally
-from geomkit.pairwise.streams import AtOnce
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.concentration import concentration

@@ -5,8 +5,7 @@ import torch
 
 from geomkit.kernels import Backend, load, triton_nearest
 from geomkit.kernels import module as backend_of
-from geomkit.pairwise.candidates import Nearest
-from geomkit.stats import neighbors as module
+from geomkit.pairwise import search
 from tests.kernels.case import read
 from tests.stats.oracle import data
 
@@ -111,10 +110,8 @@ def same(one, other):
 def keep_fewer(monkeypatch):
     """Keep so few candidates that screening cannot settle the rows: k on the CPU, where a list is k to 2 k long."""
 
-    def candidates(scores, k):
-        keep = k if scores.backend is Backend.CPU else -(-k // 2)
-        entries = backend_of(scores.backend).entries(scores.dtype)
-        return Nearest(scores.backend, scores.n, keep, entries, scores.device)
+    def keep(scores, k, n):
+        return k if scores.backend is Backend.CPU else -(-k // 2)
 
-    monkeypatch.setattr(module, "candidates_of", candidates)
+    monkeypatch.setattr(search, "n_candidates", keep)
     monkeypatch.setattr(triton_nearest, "LEAST_PLACES", 1)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from geomkit.stats.linked import linked_error, positions, seen
+from geomkit.stats.linked import linked_error, seen
 from geomkit.stats.neighbors import neighbors
 
 
@@ -68,7 +68,7 @@ def test_positions_are_those_of_the_rows_that_stayed():
     x = np.random.default_rng(3).standard_normal((40, 3))
     spoilt = np.insert(x, [0, 7, 7, 40], np.nan, axis=0)
     plain, found = neighbors(x, 4), neighbors(spoilt, 4, on_invalid="drop")
-    assert np.array_equal(positions(found), plain.indices)
-    assert positions(plain) is plain.indices
+    assert np.array_equal(found.positions, plain.indices)
+    assert plain.positions is plain.indices
     assert np.array_equal(seen(plain.indices)[:, 0], np.arange(40))
     assert np.array_equal(seen(plain.indices)[:, 1:], plain.indices)

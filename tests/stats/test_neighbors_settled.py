@@ -9,10 +9,11 @@ import torch
 from geomkit.core import blocks, memory
 from geomkit.core.matrix import as_matrix
 from geomkit.kernels import cpu_product
-from geomkit.pairwise import rescoring, tiles
+from geomkit.pairwise import rescoring, search, tiles
+from geomkit.pairwise.search import candidates_of, settled
 from geomkit.pairwise.tiles import Tiles
 from geomkit.stats import neighbors as module
-from geomkit.stats.neighbors import candidates_of, neighbors, settle
+from geomkit.stats.neighbors import neighbors
 from tests.precision import STRICT, permissions
 from tests.stats.nearest import METRICS, assert_nearest, keep_fewer, rows_of, same
 from tests.stats.oracle import BFLOAT16, SETTLED, force
@@ -47,7 +48,7 @@ def test_answers_are_the_same_to_the_bit_whatever_they_are_screened_with(monkeyp
         ((memory, "RESIDENT_BYTES"), 0),
         ((blocks, "BLOCK_ENTRIES"), 33 * 7),
         ((rescoring, "_GATHERED_ENTRIES"), 33 * 5),
-        ((module, "_REDONE_ENTRIES"), 100),
+        ((search, "REDONE_ENTRIES"), 100),
     ):
         with monkeypatch.context() as context:
             context.setattr(*target, value)
@@ -70,7 +71,7 @@ def test_rows_that_screening_cannot_settle_are_redone(monkeypatch, backend, prec
             found = neighbors(x, k, **how)
             assert found.n_recomputed > 0
             assert same(found, want)
-            context.setattr(module, "_REDONE_ENTRIES", 64)
+            context.setattr(search, "REDONE_ENTRIES", 64)
             context.setattr("geomkit.core.memory.RESIDENT_BYTES", 0)
             assert same(neighbors(x, k, **how), want)
 
@@ -126,4 +127,6 @@ def test_candidates_merge_in_any_order(monkeypatch, backend, precision, product)
             whole = first.spawn()
             for sibling in order:
                 whole.merge(sibling)
-            assert same(settle(scores, whole, 4, metric), want)
+            found = settled(scores, whole, 4)
+            assert np.array_equal(found.numbers, want.indices)
+            assert np.array_equal(found.distances, want.distances)

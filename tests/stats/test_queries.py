@@ -10,19 +10,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import geomkit
 from geomkit.core.matrix import as_matrix
 from geomkit.errors import BackendUnavailableError, InvalidInputError
 from geomkit.kernels import Backend, load
 from geomkit.kernels import module as backend_of
-from geomkit.pairwise import queries as cross
-from geomkit.pairwise import query_rescoring
-from geomkit.pairwise.queries import corpus_of, queries_of
-from geomkit.stats import queries as module
+from geomkit.pairwise import rescoring
+from geomkit.pairwise import scores as prepared
+from geomkit.pairwise import search as module
+from geomkit.pairwise.queries import queries_of, query_batch, query_bounds
+from geomkit.pairwise.scores import corpus_scores
+from geomkit.stats import neighbors as neighbors_module
+from geomkit.stats.alignment import overlap_of
+from geomkit.stats.dimension import lid_of, mle_of, twonn_of
+from geomkit.stats.hubness import hubness_of
+from geomkit.stats.labels import same_label_rate
 from geomkit.stats.neighbors import neighbors
-from geomkit.stats.queries import nearest_to
+from geomkit.stats.query_fit import query_fit_of
 from tests.kernels.case import read
 from tests.stats.cross_oracle import assert_equal_rows_come_by_number, assert_nearest_to, scores_between
-from tests.stats.nearest import METRICS, NAMES, rows_of, same
+from tests.stats.nearest import METRICS, NAMES, keep_fewer, rows_of, same
 from tests.stats.oracle import BACKENDS, SETTLED, data, force, ran
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -31,21 +38,16 @@ WAYS = [each for each in SETTLED if each[0] != "triton"]
 M, N, D = 41, 130, 20
 
 
+def nearest_to(queries, x, k=10, **how):
+    return neighbors(x, k, queries=queries, **how)
+
+
 def asked(name, *, m=M, d=D):
     """Queries of the same kind as the corpus of that name, some of which are rows of it, and some far from all."""
     q = np.array(rows_of(name, m, d, seed=2), np.float64)
     q[: m // 4] = np.asarray(rows_of(name, N, d), np.float64)[: m // 4]
     q[m // 4 : m // 3] *= 1e3
     return q
-
-
-def keep_fewer(monkeypatch):
-    """Keep so few candidates that screening cannot settle the queries."""
-
-    def keep(search):
-        return search.k if search.corpus.backend is Backend.CPU else -(-search.k // 2)
-
-    monkeypatch.setattr(module._Search, "keep", property(keep))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,9 +125,9 @@ def test_blocks_threads_and_precision_do_not_matter(monkeypatch, backend, name, 
         ((module, "BATCH"), 3),
         ((module, "BATCH_PLACES"), 1),
         ((module, "REDONE_ENTRIES"), 100),
-        ((cross, "_MIDDLE_ROWS"), 1),
-        ((query_rescoring, "_GATHERED_ENTRIES"), 5 * D),
-        ((query_rescoring, "_CHUNK"), 1),
+        ((prepared, "_MIDDLE_ROWS"), 1),
+        ((rescoring, "_GATHERED_ENTRIES"), 5 * D),
+        ((rescoring, "_FEW_CANDIDATES"), 1),
     ):
         with monkeypatch.context() as context:
             context.setattr(*target, value)
@@ -240,25 +242,24 @@ def test_the_error_bound_holds(monkeypatch, backend, precision, product, metric)
         x, q = rows_of(name, N, D) + shift, asked(name) + shift
         which, how = Backend(backend), ran(backend, precision)
         dtype = backend_of(which).storage(how, 1.0)
-        corpus = corpus_of(as_matrix(x), which, how, dtype, metric, "raise", 1)
+        corpus = corpus_scores(as_matrix(x), which, how, metric, "raise", dtype=dtype)
         queries = queries_of(corpus, as_matrix(q), "raise", 1)
-        some = corpus.left(queries, np.arange(M))
-        right, facts = corpus.right(0, N)
+        some = query_batch(corpus, queries, np.arange(M))
+        _, right, facts = corpus.make(0, N)
         out = backend_of(which).zeros((M, N), corpus.dtype, corpus.device)
         load("gram", which)(some.left, right, out)
         entries = read(which, out).astype(np.float64)
-        errors, slack = corpus.bounds(some, np.abs(facts).max(axis=1))
-        weights, shifts = corpus.weights(some)[:, None], corpus.shifts(some)[:, None]
+        bounds = query_bounds(corpus, some, np.abs(read(which, facts)).max(axis=1))
+        errors, slack, weights, shifts, units = (bound[:, None] for bound in bounds)
         full, _ = scores_between(q, x, metric)
-        units = corpus.units(some)[:, None]
         true = (full / 2 if metric == "euclidean" else full) / units
         rounding = 2.0**-8 * (corpus.dtype == "bfloat16") * np.abs(entries)
         off = np.abs(weights * entries + shifts - true)
-        assert np.all(off <= weights * (errors[:, None] + rounding) + slack[:, None])
+        assert np.all(off <= weights * (errors + rounding) + slack)
         # And it is not so wide that it says nothing.
-        assert how == "float64" or np.any(off >= weights * errors[:, None] / 300)
+        assert how == "float64" or np.any(off >= weights * errors / 300)
         found = nearest_to(q, x, 3, metric=metric, backend=backend, precision=precision)
-        assert found.error_bound == pytest.approx(float((errors * weights[:, 0] * units[:, 0]).max()), rel=1e-2)
+        assert found.error_bound == pytest.approx(float((errors * weights * units).max()), rel=1e-2)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -348,3 +349,52 @@ def test_the_input_is_left_alone_and_printing_shows_every_scalar():
     assert len(str(found).splitlines()) == len(found.to_dict())
     assert "indices" not in repr(found)
     assert (found.indices.dtype, found.distances.dtype, found.rows.dtype) == (np.int64, np.float64, np.int64)
+
+
+def test_a_result_says_whose_neighbours_it_holds():
+    x, q = data("clustered", 30, 5), data("clustered", 7, 5, seed=2)
+    found, among = neighbors(x, 3, queries=q), neighbors(x, 3)
+    assert (found.of_queries, found.m, found.n) == (True, 7, 30)
+    assert (among.of_queries, among.m, among.n, among.n_dropped_queries) == (False, 30, 30, 0)
+    assert among.corpus_rows is among.rows
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        hubness_of, twonn_of, mle_of, lid_of, lambda found: same_label_rate(found, np.arange(30) % 2),
+        lambda found: overlap_of(neighbors(data("clustered", 30, 5), 3), found),
+        lambda found: query_fit_of(found, found),
+    ],
+)  # fmt: skip
+def test_neighbours_of_queries_are_refused_where_those_of_rows_are_needed(read):
+    x = data("clustered", 30, 5)
+    with pytest.raises(InvalidInputError, match="must be neighbours of the rows of x among themselves; it"):
+        read(neighbors(x, 3, queries=x))
+
+
+def test_the_fit_of_queries_needs_queries():
+    among = neighbors(data("clustered", 30, 5), 3)
+    with pytest.raises(InvalidInputError, match="found must be nearest rows to queries"):
+        query_fit_of(among, among)
+
+
+def test_the_old_names_work_and_warn():
+    x, q = data("clustered", 30, 5), data("clustered", 7, 5, seed=2)
+    with pytest.warns(
+        DeprecationWarning, match=r"nearest_to is deprecated .* use neighbors\(x, k, queries=queries\)"
+    ) as old:
+        found = geomkit.nearest_to(q, x, 4, metric="euclidean")
+    assert [warning.filename for warning in old] == [__file__]
+    assert same(found, neighbors(x, 4, queries=q, metric="euclidean"))
+    with pytest.warns(
+        DeprecationWarning, match="QueryNeighbors is deprecated and goes with 0.11; use Neighbors"
+    ) as old:
+        assert geomkit.QueryNeighbors is geomkit.Neighbors
+    assert [warning.filename for warning in old] == [__file__]
+    with pytest.warns(DeprecationWarning, match="QueryNeighbors is deprecated") as old:
+        from geomkit.stats.neighbors import QueryNeighbors
+    assert QueryNeighbors is geomkit.Neighbors
+    assert [warning.filename for warning in old] == [__file__]
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        neighbors_module.nothing  # noqa: B018

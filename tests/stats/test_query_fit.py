@@ -10,7 +10,6 @@ from scipy import stats
 
 from geomkit.errors import InvalidInputError
 from geomkit.stats.neighbors import neighbors
-from geomkit.stats.queries import nearest_to
 from geomkit.stats.query_fit import query_fit, query_fit_of
 from tests.stats.nearest import METRICS
 from tests.stats.oracle import data
@@ -22,7 +21,7 @@ def handmade(lists, n, distances=None, own=None):
     m, k = lists.shape
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, 3))
-    found = nearest_to(rng.standard_normal((m, 3)), x, k, metric="euclidean")
+    found = neighbors(x, k, queries=rng.standard_normal((m, 3)), metric="euclidean")
     corpus = neighbors(x, 1, metric="euclidean")
     far = np.ones((m, k)) if distances is None else np.sort(np.asarray(distances, float), axis=1)
     return (
@@ -40,7 +39,7 @@ def skewness(counts):
 @pytest.mark.parametrize("k", [1, 4])
 def test_matches_its_definition(metric, k):
     x, q = data("clustered", 150, 6), data("clustered", 40, 6, seed=7) * np.float32(1.3)
-    found, near = query_fit(q, x, k, metric=metric, quantile=0.9), nearest_to(q, x, k, metric=metric)
+    found, near = query_fit(q, x, k, metric=metric, quantile=0.9), neighbors(x, k, queries=q, metric=metric)
     own = np.sort(neighbors(x, 1, metric=metric).distances[:, 0])
     times = [int(np.sum(near.indices == row)) for row in range(150)]
     assert found.occurrence.tolist() == times
@@ -155,7 +154,7 @@ def test_dropped_rows_keep_their_numbers():
 
 def test_both_must_be_of_one_corpus():
     x, q = data("gaussian", 30, 4), data("gaussian", 5, 4, seed=2)
-    found = nearest_to(q, x, 3)
+    found = neighbors(x, 3, queries=q)
     for other, what in (
         (neighbors(x, 1, metric="dot"), "metric is 'cosine' and 'dot'"),
         (neighbors(x[:20], 1), "number of rows is 30 and 20"),
@@ -164,7 +163,7 @@ def test_both_must_be_of_one_corpus():
         with pytest.raises(InvalidInputError, match=f"of one corpus and metric; their {what}"):
             query_fit_of(found, other)
     halves = [np.insert(x, [at], np.nan, axis=0) for at in (0, 5)]
-    found, other = nearest_to(q, halves[0], 3, on_invalid="drop"), neighbors(halves[1], 1, on_invalid="drop")
+    found, other = neighbors(halves[0], 3, queries=q, on_invalid="drop"), neighbors(halves[1], 1, on_invalid="drop")
     with pytest.raises(InvalidInputError, match="not the same rows of it were dropped"):
         query_fit_of(found, other)
 

@@ -3,8 +3,8 @@ import contextlib
 import pytest
 import torch
 
-from geomkit.pairwise import streams
-from geomkit.pairwise.streams import AtOnce, Streams
+from geomkit.pairwise import device_sweep
+from geomkit.pairwise.device_sweep import AtOnce, Streams
 
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
@@ -37,13 +37,13 @@ def test_a_gpu_has_one_side_stream_for_all_sweeps(monkeypatch, two):
 
     current, device = Stream(), torch.device("cuda:1")
     asked.clear()
-    streams._beside.cache_clear()
+    device_sweep._beside.cache_clear()
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: current)
     monkeypatch.setattr(torch.cuda, "stream", entering)
     monkeypatch.setattr(torch.cuda, "device", entering)
     once, again = Streams(device, two=two), Streams(device, two=two)
-    streams._beside.cache_clear()
+    device_sweep._beside.cache_clear()
     assert once.main is again.main is current
     assert once.side is again.side
     assert (once.side is current) != two
