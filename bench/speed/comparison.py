@@ -123,10 +123,10 @@ class Recorder:
     ) -> Row:
         """Summarise values over rounds; without values there is a note alone."""
         case, contender = self.case, self.contender
-        ends: Any = (None,) * 3 if values is None else self.summary(values)
+        value, low, high = (None,) * 3 if values is None else self.summary(values)
         return Row(
             case.kernel, case.data, case.setting, case.n, case.d, contender.name, contender.precision, self.threads,
-            statistic, beside, *ends, 0 if values is None else len(values), note, contender.backend,
+            statistic, beside, value, low, high, 0 if values is None else len(values), note, contender.backend,
         )  # fmt: skip
 
     def times(self, seconds: NDArray[np.float64]) -> list[Row]:

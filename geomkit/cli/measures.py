@@ -9,11 +9,8 @@ import typer
 
 from geomkit.cli.options import (
     AsJson,
-    BackendName,
     DeviceName,
     Input,
-    OnInvalid,
-    Precision,
     Rows,
     Seed,
     Threads,

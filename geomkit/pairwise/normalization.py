@@ -346,7 +346,7 @@ def centred_rows(matrix: Matrix, backend: Backend, dtype: str, on_invalid: str, 
     else:
         norms, origin, total = _norms_and_sum(matrix, backend, 1.0)
     kept, valid = reject_invalid(matrix, norms, on_invalid, directed=False)
-    scale = power_of_two(float(norms[valid].max()))
+    scale = float(power_of_two(norms[valid].max()))
     if matrix.kind == "sparse":
         squares = (norms[valid] / scale) ** 2
         _reject_distant(kept, squares)

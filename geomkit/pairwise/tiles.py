@@ -7,6 +7,7 @@ computed, so every unordered pair is seen once.
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from typing import Any, Protocol, Self
 
@@ -68,13 +69,12 @@ class Tiles:
         """Return the same tiles, made on another device, which keeps the rows if it has the memory."""
         rows, here = self.rows, self.rows.resident_factors
 
-        def copy() -> tuple[Any, Any]:
+        def copy(left: Any, right: Any) -> tuple[Any, Any]:
             # Factors that are one stay one.
-            left, right = here
             there = left.to(device)
             return there, there if right is left else right.to(device)
 
-        kept = None if here is None else if_it_fits(copy, "prepared rows", device)
+        kept = None if here is None else if_it_fits(partial(copy, *here), "prepared rows", device)
         return replace(self, rows=rows.holding(rows.matrix.placed((str(device),)), kept))
 
     def worker(self, size: int, buffers: int = 1) -> Callable[[slice, slice], Any]:

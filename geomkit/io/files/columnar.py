@@ -150,7 +150,7 @@ def choose(path: Path, arrow: Any, schema: Any, selection: Selection, batches: I
         else:
             kind = kind if inner else schema.field(names.index(column.name)).type
             dtype = _dtype(_list_of(arrow, kind))
-        vectors, width = [decision.columns[0] if not inner else top], column.width
+        vectors, width = [str(top) if inner else decision.columns[0]], column.width
     else:
         chosen = set(decision.columns)
         types = {field.type for field in schema if field.name in chosen}
