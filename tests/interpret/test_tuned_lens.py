@@ -199,7 +199,7 @@ def test_files_that_are_not_whole_are_refused(made, tmp_path):
             load_tuned_lens(file, lens)
     state = tmp_path / "state.safetensors"
     train(made, state_file=state)
-    with pytest.raises(InvalidInputError, match=r"is of kind 'geomkit.interpret.lens.tuned_lens.training'"):
+    with pytest.raises(InvalidInputError, match=r"is of kind 'geomkit.meaning.tuned_lens.training'"):
         load_tuned_lens(state, lens)
     file.write_bytes(data.replace(b"bias.1", b"bias.9"))
     with pytest.raises(InvalidInputError, match="does not have a weight and a bias of each"):
