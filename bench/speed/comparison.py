@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,10 +122,10 @@ class Recorder:
     ) -> Row:
         """Summarise values over rounds; without values there is a note alone."""
         case, contender = self.case, self.contender
-        ends: Any = (None,) * 3 if values is None else self.summary(values)
+        value, low, high = (None, None, None) if values is None else self.summary(values)
         return Row(
             case.kernel, case.data, case.setting, case.n, case.d, contender.name, contender.precision, self.threads,
-            statistic, beside, *ends, 0 if values is None else len(values), note, contender.backend,
+            statistic, beside, value, low, high, 0 if values is None else len(values), note, contender.backend,
         )  # fmt: skip
 
     def times(self, seconds: NDArray[np.float64]) -> list[Row]:

@@ -87,7 +87,11 @@ def measure(context: Context, unit: Unit) -> Tables:
         return {"limits.csv": limits.known(quick=quick).frame()}
     if isinstance(part, growth.Series):
         return {"growth.csv": growth.measure(part, context.seed)}
-    rows = _held(part, quick=quick) if isinstance(part, Entry) else _scaled(*part, quick=quick)
+    pace, known = PACE_QUICK if quick else PACE, limits.known(quick=quick)
+    if isinstance(part, Entry):
+        rows = comparison.contest(part.case, known, PACE_ALONE if part.only else pace, part.only)
+    else:
+        rows = comparison.scaling(*part, known, pace)
     for row in rows:
         if row.statistic == NOT_MEASURED:
             context.say(f"{row.kernel} beside {row.contender} is not measured: {row.note}")
@@ -112,19 +116,6 @@ def _named(case: Case) -> str:
     kernel = "cosine_stats, KeOps" if isinstance(case, KeopsCase) else case.kernel
     data = "" if case.data == "isotropic" else case.data
     return ", ".join(filter(None, (kernel, case.setting, data, f"{case.n} x {case.d}")))
-
-
-def _held(entry: Entry, *, quick: bool) -> list[comparison.Row]:
-    pace = PACE_ALONE if entry.only else _pace(quick=quick)
-    return comparison.contest(entry.case, limits.known(quick=quick), pace, entry.only)
-
-
-def _scaled(case: Case, precision: str, *, quick: bool) -> list[comparison.Row]:
-    return comparison.scaling(case, precision, limits.known(quick=quick), _pace(quick=quick))
-
-
-def _pace(*, quick: bool) -> Pace:
-    return PACE_QUICK if quick else PACE
 
 
 def draw(context: Context) -> None:
