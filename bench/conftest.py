@@ -1,18 +1,15 @@
 """What the pytest-benchmark suites share: sizes, the timing of a proven case, and the file that is kept."""
 
-import importlib.metadata
-import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-import geomkit
-from bench.harness.store import processor
+from bench.harness.store import machine
 from bench.speed.cases import Case
 from bench.speed.regressions import reduced
 from bench.studies.lookup import LookupCase
-from geomkit.core.threads import processors
 
 ROUNDS = 11
 """Enough for the second smallest and second largest time to enclose the median at 98.8 %."""
@@ -20,7 +17,7 @@ ROUNDS = 11
 FEW = 200
 """Rows at most where cases run once and nothing is timed."""
 
-_VERSIONS = ("numpy", "scipy", "numba", "torch", "scikit-learn", "faiss-cpu", "numkong", "simsimd")
+_LIBRARIES = ("numpy", "scipy", "numba", "torch", "scikit-learn", "faiss-cpu", "numkong", "simsimd")
 
 Rows = Callable[[int], int]
 Timed = Callable[[Case | LookupCase, str], None]
@@ -53,13 +50,7 @@ def timed(benchmark: Any) -> Timed:
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
     """Keep what ``python -m bench compare`` needs, and no host name or path."""
-    versions = {"python": platform.python_version()}
-    versions["geomkit"] = geomkit.__version__
-    for name in _VERSIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "missing"
-    kept = reduced(output_json, {"processor": processor(), "cores": processors(), "versions": versions})
+    about = asdict(machine(_LIBRARIES))
+    kept = reduced(output_json, {name: about[name] for name in ("processor", "cores", "versions")})
     output_json.clear()
     output_json.update(kept)

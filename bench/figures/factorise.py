@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from bench.figures.families import legend_below
 from geomkit.reporting.style import headed, percent, styled
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def factorise(table: "pd.DataFrame") -> "Figure":
             axes.set_xlim(-0.5, len(dims) - 0.5)
         for axes in panels[1]:
             axes.set_xlabel("dimensions")
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=5)
+        legend_below(figure, [panels[0][0]], 5)
         headed(figure, finding(table))
         return figure
 

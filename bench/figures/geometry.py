@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bench.figures.families import FAMILIES
+from bench.figures.families import FAMILIES, legend_below, plain_numbers, scatter_families
 from geomkit.nulls import sphere
 from geomkit.reporting.style import headed, percent, styled
 
@@ -96,14 +96,12 @@ def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
         axes.axvspan(512, 1024, color="0.93", zorder=0)
         axes.text(724, 1.045, "512 to 1024", ha="center", fontsize=8.5, color="0.35")
         axes.plot(curve.d, curve.null_mean, color="0.35", label="uniform sphere, closed form")
-        for family, (title, colour, marker) in FAMILIES.items():
-            mine = found[found.family == family]
-            axes.scatter(mine.d, mine.value, s=26, color=colour, marker=marker, label=title, alpha=0.8, zorder=3)
+        scatter_families(axes, found, s=26, alpha=0.8, zorder=3)
         _annotate(axes, found)
         axes.set(xscale="log", xlabel="dimension (log scale)", ylim=(-0.03, 1.08))
-        _dimensions(axes, (50, 100, 200, 300, 512, 1024, 2048, 4096, 11_293, 30_925))
+        plain_numbers(axes.xaxis, (50, 100, 200, 300, 512, 1024, 2048, 4096, 11_293, 30_925))
         axes.set_ylabel(f"share of pairs with |cosine| ≤ {eps:g}")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        legend_below(figure, [axes], 5)
         headed(figure, orthogonality_finding(found))
         return figure
 
@@ -119,15 +117,6 @@ def orthogonality_finding(found: "pd.DataFrame") -> str:
         mine = there[there.family == family].value
         said += f", {percent(mine.min(), mine.max())} of {name}" if len(mine) else ""
     return said
-
-
-def _dimensions(axes: "Axes", ticks: tuple[int, ...]) -> None:
-    """Mark dimensions that people know instead of powers of ten."""
-    from matplotlib import ticker
-
-    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 _NAMED = (
@@ -168,18 +157,15 @@ def concentration(table: "pd.DataFrame", n: int) -> "Figure":
                 found = found[found.value > 0]
                 null = found.drop_duplicates("d").sort_values("d")
                 axes.plot(null.d, null.null_mean, color="0.35", label="Gaussian vectors, simulated")
-                for family, (title, colour, marker) in FAMILIES.items():
-                    mine = found[found.family == family]
-                    axes.scatter(mine.d, mine.value, s=15, color=colour, marker=marker, label=title, alpha=0.75)
+                scatter_families(axes, found, s=15, alpha=0.75)
                 axes.set(xscale="log", yscale="log")
-                _dimensions(axes, (50, 300, 1024, 4096, 30_925))
+                plain_numbers(axes.xaxis, (50, 300, 1024, 4096, 30_925))
             line[0].set_ylabel(label)
         for axes, p in zip(panels[0], orders, strict=True):
             axes.set_title(f"p = {'∞' if p == 'inf' else p}")
         for axes in panels[1]:
             axes.set_xlabel("dimension (log scale)")
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+        legend_below(figure, [panels[0][0]])
         headed(figure, concentration_finding(table, n))
         return figure
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bench.figures.families import FAMILIES
+from bench.figures.families import FAMILIES, legend_below
 from geomkit.reporting.style import headed, styled
 
 if TYPE_CHECKING:
@@ -43,14 +43,15 @@ def interpret(table: "pd.DataFrame", ranking: "pd.DataFrame", use: "pd.DataFrame
                 axes.set_title(title if not along else "", fontsize=9.5)
                 axes.set_xlabel(f"judge: {name}")
         names = [_against(axes, use, *each) for axes, each in zip(panels[:, 2], _USES.items(), strict=True)]
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        legend_below(figure, [panels[0][0]])
         headed(figure, finding(table, ranking))
         # Names move off each other once the panels have their final sizes.
         figure.draw_without_rendering()
         for axes, texts in zip(panels[:, 2], names, strict=True):
             at = [text.get_position() for text in texts]
-            adjust_text(texts, *zip(*at, strict=True), ax=axes, expand=(1.15, 1.4), ensure_inside_axes=True)
+            adjust_text(
+                texts, *zip(*at, strict=True), ax=axes, expand=(1.15, 1.4), ensure_inside_axes=True, iter_lim=500
+            )
         return figure
 
 

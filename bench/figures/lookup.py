@@ -1,7 +1,8 @@
 """The figure of the study `lookup`: drawn from its table alone."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bench.figures.families import legend_below
 from geomkit.reporting.style import headed, styled
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def lookup(table: "pd.DataFrame") -> "Figure":
                     each.set_ylabel(label)
             axes[0][column].set_title(f"{passes}, {device}")
             axes[-1][column].set_xlabel("vocabulary (log scale)")
-        handles, labels = _entries(figure.axes)
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        legend_below(figure, figure.axes, 4)
         headed(figure, finding(table))
         return figure
 
@@ -67,15 +67,6 @@ def _panel(axes: "Axes", mine: "pd.DataFrame", measure: str, sizes: list[str]) -
                     rows.vocabulary, rows.ratio_low, rows.ratio_high, color=colour, alpha=0.12, linewidth=0
                 )
     axes.set(xscale="log", yscale="log")
-
-
-def _entries(panels: "list[Axes]") -> "tuple[list[Any], list[str]]":
-    """Every line once, whichever panel it is in."""
-    found: dict[str, Any] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
 
 
 def finding(table: "pd.DataFrame") -> str:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from bench.figures.families import legend_below
 from geomkit.reporting.style import headed, percent, styled
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def sae(table: "pd.DataFrame", curves: "pd.DataFrame") -> "Figure":
         _spliced(panels[1], table[(table.part == "spliced") & (table.statistic == "cross_entropy")])
         _curves(panels[2], curves)
         _cost(panels[3], table[table.part == "cost"])
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        legend_below(figure, [panels[0]], 4)
         headed(figure, _finding(table))
         return figure
 

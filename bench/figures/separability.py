@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bench.figures.families import FAMILIES
+from bench.figures.families import FAMILIES, legend_below
 from geomkit.reporting.style import headed, styled
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def separability(table: "pd.DataFrame", curve: "pd.DataFrame") -> "Figure":
             mine = table[table.corpus == corpus]
             _accuracies(left, mine, _CORPORA[corpus])
             _curves(right, mine, curve[curve.corpus == corpus])
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        more, names = panels[0][1].get_legend_handles_labels()
-        figure.legend([*handles, *more], [*labels, *names], loc="outside lower center", ncols=3)
+        legend_below(figure, panels[0], 3)
         headed(figure, finding(table))
         return figure
 

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from bench.figures.families import plain_numbers
 from geomkit.reporting.style import headed, styled
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 __all__ = ["speed"]
@@ -74,8 +74,8 @@ def _rates(axes: "Axes", cosine: "pd.DataFrame") -> None:
             axes.plot(limit.d, limit.value / limit.value_share, color=colour, linestyle=":", linewidth=1.2)
     axes.plot([], [], color="0.4", linestyle=":", linewidth=1.2, label="least time: measured product and counter rates")
     axes.set(xscale="log", yscale="log", xlabel="dimension (log scale)", ylabel="million pairs a second (log scale)")
-    _plain(axes.xaxis, _DIMENSIONS)
-    _plain(axes.yaxis)
+    plain_numbers(axes.xaxis, _DIMENSIONS)
+    plain_numbers(axes.yaxis)
     _legend(axes)
     axes.set_title(f"Cosine statistics, {int(cosine.n.max()):,} rows")
 
@@ -102,7 +102,7 @@ def _peers(axes: "Axes", table: "pd.DataFrame") -> None:
     for precision, (colour, marker) in _PRECISIONS.items():
         axes.plot([], [], color=colour, marker=marker, markersize=4.5, linestyle="", label=precision)
     _legend(axes, 3)
-    _plain(axes.xaxis)
+    plain_numbers(axes.xaxis)
     axes.set_title("Times as fast as each peer")
 
 
@@ -117,8 +117,8 @@ def _growth(axes: "Axes", growth: "pd.DataFrame") -> None:
         name = f"{kernel} {precision}{where}, d = {seconds.d.iloc[0]:.0f}: n^{slope.value:.2f} ± {slope.se:.2f}"
         axes.plot(seconds.n, seconds.value, color=f"C{at}", marker="osD^vP*"[at % 7], markersize=4.5, label=name)
     axes.set(xscale="log", yscale="log", xlabel="rows (log scale)", ylabel="seconds (log scale)")
-    _plain(axes.xaxis, (5_000, 20_000, 100_000, 500_000, 2_000_000))
-    _plain(axes.yaxis)
+    plain_numbers(axes.xaxis, (5_000, 20_000, 100_000, 500_000, 2_000_000))
+    plain_numbers(axes.yaxis)
     _legend(axes)
     axes.set_title("Growth with the number of rows")
 
@@ -126,12 +126,3 @@ def _growth(axes: "Axes", growth: "pd.DataFrame") -> None:
 def _legend(axes: "Axes", columns: int = 1) -> None:
     """Put the legend below the axes, where no line runs."""
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.11), ncols=columns, fontsize=8)
-
-
-def _plain(axis: "Axis", ticks: tuple[int, ...] = ()) -> None:
-    """Write numbers out instead of powers of ten, at these places or at 1, 2, 5, 10 and so on."""
-    from matplotlib import ticker
-
-    axis.set_major_locator(ticker.FixedLocator(ticks) if ticks else ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.7g}"))
-    axis.set_minor_locator(ticker.NullLocator())

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from bench.figures.families import legend_below
 from geomkit.reporting.style import headed, styled
 
 if TYPE_CHECKING:
@@ -128,4 +129,4 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
         axes.plot([], [], color="0.35", marker="s", markersize=5, linestyle="", markerfacecolor=face, label=label)
     axes.plot([], [], color="0.35", linewidth=1.3, label="bars: 95 % interval over models, from five models on")
     axes.plot([], [], linestyle="", label="(−), (+): sign that a verdict of the audit supposes")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend_below(figure, [axes], 3)

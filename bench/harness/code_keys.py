@@ -41,7 +41,7 @@ CUT = (
 )
 """Modules, with all inside them, that decide how something is kept, said or shown, and no number."""
 
-_ASSETS = ("*.mplstyle", "*.css", "*.js", "*.j2")
+_ASSETS = ("geomkit/**/*.mplstyle", "geomkit/**/*.css", "geomkit/**/*.js", "geomkit/**/*.j2", "bench/**/*.md")
 """What figures and pages are made with beside code."""
 
 _TABLES = {("geomkit.datasets", "SOURCES"), ("geomkit.kernels", "KERNELS"), ("geomkit.kernels", "BACKENDS")}
@@ -98,7 +98,7 @@ class Code:
     def assets(self) -> str:
         """Digest of the style sheets, scripts and templates of figures and pages."""
         digest = hashlib.sha256()
-        for path in sorted(path for kind in _ASSETS for path in (self._root / "geomkit").rglob(kind)):
+        for path in sorted(path for pattern in _ASSETS for path in self._root.glob(pattern)):
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()[:16]
 

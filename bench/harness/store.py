@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,13 +99,13 @@ def today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
 
 
-def machine() -> Machine:
-    """Describe this machine and what is installed on it."""
+def machine(libraries: Sequence[str] = _LIBRARIES) -> Machine:
+    """Describe this machine and what is installed on it, these libraries among all."""
     from geomkit import __version__
     from geomkit.core.threads import processors
 
     versions = {"geomkit": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in libraries:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

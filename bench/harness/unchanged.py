@@ -14,7 +14,7 @@ from geomkit.datasets.fetch import is_cached
 
 __all__ = ["fingerprint", "is_current", "remember"]
 
-_CODE = ("*.py", "*.mplstyle", "*.css", "*.js", "*.j2")
+_CODE = ("*.py", "*.md", "*.mplstyle", "*.css", "*.js", "*.j2")
 
 
 def fingerprint(root: Path, out: Path, asked: Iterable[object]) -> str:

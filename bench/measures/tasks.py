@@ -1,6 +1,6 @@
 """What people use cosine for: word similarity, analogies, retrieval; by cosine, Euclidean distance and dot product."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +40,27 @@ def index(labels: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _row(rows: Mapping[str, int], word: str) -> int | None:
+def as_written(rows: Mapping[str, int], word: str) -> int | None:
     """Row of a word as it is written, or in lower case, in which many vocabularies keep their words."""
     return rows.get(word, rows.get(word.lower()))
+
+
+def lower_case(rows: Mapping[str, int], word: str) -> int | None:
+    """Row of a word in lower case."""
+    return rows.get(word.lower())
+
+
+def known_pairs(
+    labels: Sequence[str],
+    pairs: Sequence[tuple[str, str, float]],
+    row_of: Callable[[Mapping[str, int], str], int | None] = lower_case,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows of both words of each pair whose words are known, and how alike people find them."""
+    rows = index(labels)
+    placed = [(row_of(rows, one), row_of(rows, other), score) for one, other, score in pairs]
+    known = [(one, other, score) for one, other, score in placed if one is not None and other is not None]
+    left, right = (np.array([pair[side] for pair in known], np.int64) for side in (0, 1))
+    return left, right, np.array([score for *_, score in known], np.float64)
 
 
 def closeness(x: NDArray[np.float64], y: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
@@ -56,19 +74,15 @@ def closeness(x: NDArray[np.float64], y: NDArray[np.float64], metric: str) -> ND
 
 def word_similarity(found: Vectors, task: str, pairs: Sequence[tuple[str, str, float]], seed: int) -> list[Score]:
     """Spearman correlation of closeness with human judgement; chance is 0."""
-    rows = index(found.labels)
-    found_rows = [(_row(rows, a), _row(rows, b), score) for a, b, score in pairs]
-    known = [(a, b, score) for a, b, score in found_rows if a is not None and b is not None]
-    left, right = (np.array([pair[at] for pair in known]) for at in (0, 1))
-    judged = np.array([score for *_, score in known])
+    left, right, judged = known_pairs(found.labels, pairs, as_written)
     dense: Any = found.vectors
     x, y = dense[left].astype(np.float64), dense[right].astype(np.float64)
     scores = []
     for metric in METRICS:
         both = np.column_stack([closeness(x, y, metric), judged])
         low, high = bootstrap(both, _spearman, seed)
-        missing = len(pairs) - len(known)
-        scores.append(Score(found.name, task, metric, _spearman(both), low, high, 0.0, len(known), missing))
+        missing = len(pairs) - len(judged)
+        scores.append(Score(found.name, task, metric, _spearman(both), low, high, 0.0, len(judged), missing))
     return scores
 
 
@@ -82,8 +96,8 @@ def analogies(found: Vectors, questions: Sequence[tuple[str, str, str, str]], se
     The three words of the question are no answers (Mikolov et al. 2013).
     """
     rows = index(found.labels)
-    placed = [[_row(rows, word) for word in question] for question in questions]
-    known = np.array([each for each in placed if None not in each], dtype=np.int64)
+    placed = [[as_written(rows, word) for word in question] for question in questions]
+    known = np.array([question for question in placed if None not in question], dtype=np.int64)
     dense: Any = found.vectors
     table = dense.astype(np.float32)
     unit = table / np.linalg.norm(table, axis=1, keepdims=True)

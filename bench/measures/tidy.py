@@ -7,11 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = (
-    "source", "family", "n", "d", "metric", "statistic", "value", "se", "null_mean", "null_sd", "z",
-    "backend", "precision", "seed", "note",
-)  # fmt: skip
-
 NOT_MEASURED = "not measured"
 """The statistic of a row that says why a source has no figures."""
 
@@ -38,8 +33,7 @@ class Row:
 
 
 def frame(rows: list[Row]) -> "pd.DataFrame":
-    """Make a table with the columns of `COLUMNS`; whole numbers stay whole where one is missing."""
+    """Make a table; whole numbers stay whole where one is missing."""
     import pandas as pd
 
-    table = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
-    return table.astype({"n": "Int64", "seed": "Int64"})
+    return pd.DataFrame([asdict(row) for row in rows]).astype({"n": "Int64", "seed": "Int64"})

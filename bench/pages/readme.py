@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.harness.markdown import markdown_table
 from geomkit.core.atomic import written
 
 START, END = "<!-- speed: written by `python -m bench`, from results/speed.csv -->", "<!-- end of speed -->"
@@ -21,89 +22,89 @@ DIMS = (50, 128, 384, 768, 1536, 4096)
 GPU_DIMS = (64, 128, 384, 768, 1536, 4096)
 
 OURS = "geomkit"
+_PRECISIONS = ("bfloat16", "float32")
 
 
 def table(speed: pd.DataFrame) -> str:
     """Make the table in Markdown, a column a dimension."""
-    found = speed[(speed.contender == OURS) & (speed["data"] != "anisotropic") & speed.d.isin(DIMS)]
-    cosine = found[found.kernel == "cosine_stats"]
+    ours = speed[(speed.contender == OURS) & (speed["data"] != "anisotropic") & speed.d.isin(DIMS)]
+    cosine = ours[ours.kernel == "cosine_stats"]
     # The case beside KeOps and that of one thread against two have fewer rows.
     cosine = cosine[cosine.n == cosine[cosine.beside == "bare product"].n.max()]
-    near = found[found.kernel == "neighbors"]
-    shown = sorted(set(cosine.d))
-    lines = ["| dimension | " + " | ".join(f"{d:,}" for d in shown) + " |", "|---|" + "---:|" * len(shown)]
-    for precision in ("float32", "bfloat16"):
-        rate = cosine[cosine.statistic == "million_pairs_per_second"]
-        lines.append(_line(f"million pairs a second, {precision}", rate, precision, shown, "{:,.0f}"))
-    for precision in ("float32", "bfloat16"):
-        torch = cosine[cosine.beside == "chunked torch"]
-        lines.append(_line(f"times chunked torch, {precision}", torch, precision, shown, "{:.1f}×"))
-    for precision in ("float32", "bfloat16"):
-        bare = cosine[cosine.beside == "bare product"]
-        bare = bare.assign(value=1 / bare.value)
-        lines.append(_line(f"share of the bare product's time, {precision}", bare, precision, shown, "{:.2f}"))
-    for precision in ("float32", "bfloat16"):
-        faiss = near[near.beside == "faiss"]
-        lines.append(_line(f"10 neighbours: times faiss, {precision}", faiss, precision, shown, "{:.1f}×"))
-    return "\n".join(lines)
+    bare = cosine[cosine.beside == "bare product"]
+    lines = (
+        ("million pairs a second", cosine[cosine.statistic == "million_pairs_per_second"], "{:,.0f}"),
+        ("times chunked torch", cosine[cosine.beside == "chunked torch"], "{:.1f}×"),
+        ("share of the bare product's time", bare.assign(value=1 / bare.value), "{:.2f}"),
+        ("10 neighbours: times faiss", ours[(ours.kernel == "neighbors") & (ours.beside == "faiss")], "{:.1f}×"),
+    )
+    return _by_dimension(
+        sorted(set(cosine.d)),
+        [
+            (f"{name}, {precision}", rows[rows.precision == precision], form)
+            for name, rows, form in lines
+            for precision in ("float32", "bfloat16")
+        ],
+    )
 
 
-def _line(name: str, rows: pd.DataFrame, precision: str, shown: list[int], form: str) -> str:
-    values = rows[rows.precision == precision].set_index("d").value
-    return f"| {name} | " + " | ".join(form.format(values[d]) if d in values else "—" for d in shown) + " |"
+def _by_dimension(dims: list[int], lines: list[tuple[str, pd.DataFrame, str]]) -> str:
+    """Make a table with a column a dimension of lines that have a name, rows and a format."""
+    cells = []
+    for name, rows, form in lines:
+        values = rows.set_index("d").value
+        cells.append([name, *(form.format(values[d]) if d in values else "—" for d in dims)])
+    return markdown_table(["dimension", *(f"{d:,}" for d in dims)], cells)
 
 
 def gpu(path: Path) -> str:
     """Make the paragraph about GPUs: a table where results/gpu.csv exists, one sentence where none ran."""
     if not path.is_file():
         return "GPU: not measured. [Predicted, kernel by kernel](results/roofline.md)."
-    found = pd.read_csv(path)
-    ours = found[(found.contender == OURS) & (found.kernel == "cosine_stats") & (found.backend == "triton")]
-    near = found[(found.contender == OURS) & (found.kernel == "neighbors") & (found.backend == "triton")]
-    shown = [d for d in GPU_DIMS if d in set(ours.d)]
-    about = found.iloc[0]
-    said = (
-        f"{about.device}, driver {about.driver}, {int(ours.n.max()):,} rows: Triton kernels beside torch's own product"
-        " of all distinct pairs (the half product) at the same precision. [All cases and peers](results/gpu.csv),"
-        " [predictions](results/roofline.md)."
+    measured = pd.read_csv(path)
+    triton = measured[(measured.contender == OURS) & (measured.backend == "triton")]
+    ours, near = triton[triton.kernel == "cosine_stats"], triton[triton.kernel == "neighbors"]
+    device = measured.iloc[0]
+    introduction = (
+        f"{device.device}, driver {device.driver}, {int(ours.n.max()):,} rows: Triton kernels beside torch's own"
+        " product of all distinct pairs (the half product) at the same precision. [All cases and"
+        " peers](results/gpu.csv), [predictions](results/roofline.md)."
+    )
+
+    def of(rows: pd.DataFrame, statistic: str, precision: str = "bfloat16", beside: str = "") -> pd.DataFrame:
+        chosen = rows[(rows.statistic == statistic) & (rows.precision == precision)]
+        return chosen[chosen.beside == beside] if beside else chosen
+
+    pairs, half, dense = (
+        "million pairs a second",
+        "time over the half product's",
+        "over the same at the data sheet's rate",
     )
     lines = [
-        said,
-        "",
-        "| dimension | " + " | ".join(f"{d:,}" for d in shown) + " |",
-        "|---|" + "---:|" * len(shown),
+        *((f"{pairs}, {name}", of(ours, "million_pairs_per_second", name), "{:,.0f}") for name in _PRECISIONS),
+        *((f"{half}, {name}", of(ours, "over_half_product", name), "{:.2f}") for name in _PRECISIONS),
+        (f"{dense}, bfloat16, measured", of(ours, "over_dense_half_product"), "{:.2f}"),
+        (f"{dense}, bfloat16, predicted", of(ours, "predicted"), "{:.2f}"),
+        *(
+            (f"{name}times {beside}, bfloat16", of(rows, "times_as_fast", beside=beside), "{:.1f}×")
+            for name, beside, rows in (("", "chunked torch", ours), ("10 neighbours: ", "torch chunked + topk", near))
+        ),
     ]
-    for precision in ("bfloat16", "float32"):
-        rate = ours[ours.statistic == "million_pairs_per_second"]
-        lines.append(_line(f"million pairs a second, {precision}", rate, precision, shown, "{:,.0f}"))
-    for precision in ("bfloat16", "float32"):
-        half = ours[ours.statistic == "over_half_product"]
-        lines.append(_line(f"time over the half product's, {precision}", half, precision, shown, "{:.2f}"))
-    for statistic, name in (("over_dense_half_product", "measured"), ("predicted", "predicted")):
-        dense = ours[ours.statistic == statistic]
-        lines.append(
-            _line(f"over the same at the data sheet's rate, bfloat16, {name}", dense, "bfloat16", shown, "{:.2f}")
-        )
-    for name, beside, rows in (("", "chunked torch", ours), ("10 neighbours: ", "torch chunked + topk", near)):
-        peer = rows[(rows.statistic == "times_as_fast") & (rows.beside == beside)]
-        lines.append(_line(f"{name}times {beside}, bfloat16", peer, "bfloat16", shown, "{:.1f}×"))
-    return "\n".join(lines)
+    return f"{introduction}\n\n{_by_dimension([d for d in GPU_DIMS if d in set(ours.d)], lines)}"
 
 
-def plan(found: pd.DataFrame) -> str:
+def plan(forecasts: pd.DataFrame) -> str:
     """Make the table of forecasts: a line a measurement and number of machines."""
-    lines = [
-        "| measurement | machines | workers | wall time | waits for | panels × rows | tasks | read in all | returned |",
-        "|---|---:|---:|---:|---|---:|---:|---:|---:|",
-    ]
-    for row in found.to_dict("records"):
-        panels = f"{row['panels']:,} × {row['panel_rows']:,}" if row["panels"] else "—"
-        lines.append(
-            f"| {row['measurement']} | {row['machines']:,} | {row['workers']:,} | {_wall(row['hours'])} "
-            f"| {row['bound']} | {panels} | {row['tasks']:,} "
-            f"| {_size(row['bytes_read'])} | {_size(row['bytes_returned'])} |"
-        )
-    return "\n".join(lines)
+    rows = [
+        [
+            row["measurement"], f"{row['machines']:,}", f"{row['workers']:,}", _wall(row["hours"]), row["bound"],
+            f"{row['panels']:,} × {row['panel_rows']:,}" if row["panels"] else "—", f"{row['tasks']:,}",
+            _size(row["bytes_read"]), _size(row["bytes_returned"]),
+        ]
+        for row in forecasts.to_dict("records")
+    ]  # fmt: skip
+    head = "measurement, machines, workers, wall time, waits for, panels × rows, tasks, read in all, returned"
+    return markdown_table(head.split(", "), rows, "lrrrlrrrr")
 
 
 def _wall(hours: float) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from bench.speed.limits import Limits, share
 from bench.speed.timing import Pace, Spread, Thunk, interleaved, spread
 from geomkit.core.devices import is_out_of_memory
 from geomkit.core.threads import processors
-from geomkit.core.validation import Precision
 from geomkit.errors import BackendUnavailableError, DeviceMemoryError
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def contest(case: Case, limits: Limits, pace: Pace, only: Sequence[str] = ()) ->
     return rows
 
 
-def scaling(case: Case, precision: Precision, limits: Limits, pace: Pace) -> list[Row]:
+def scaling(case: Case, precision: str, limits: Limits, pace: Pace) -> list[Row]:
     """Time ours with one thread and with as many as there are processors."""
     counts = (1, processors())
     contender = Contender(OURS, case.ours, precision)
@@ -123,7 +122,7 @@ class Recorder:
     ) -> Row:
         """Summarise values over rounds; without values there is a note alone."""
         case, contender = self.case, self.contender
-        value, low, high = (None,) * 3 if values is None else self.summary(values)
+        value, low, high = (None, None, None) if values is None else self.summary(values)
         return Row(
             case.kernel, case.data, case.setting, case.n, case.d, contender.name, contender.precision, self.threads,
             statistic, beside, value, low, high, 0 if values is None else len(values), note, contender.backend,

@@ -16,16 +16,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import geomkit
+from bench.speed.peak_memory import PeakMemory
 from bench.speed.vectors import isotropic
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 2.0**20
 MEMORY, MAP = "memory", "memory map"
-STATUS = Path("/proc/self/status")
 TIMED = 3
 """Calls of which the median is taken; others are watched for memory ..."""
 WATCHED = 0.1
@@ -101,13 +100,13 @@ def measure(series: Series, seed: int) -> "pd.DataFrame":
     import pandas as pd
 
     with tempfile.TemporaryDirectory(prefix="geomkit-growth-") as folder:
-        asked = series
+        timed = series
         if series.source == MAP:
             path = Path(folder) / "rows.npy"
             _write(path, *series.sizes[-1], seed)
-            asked = replace(series, source=str(path))
-        found = _in_a_process(asked, seed)
-    rows = [*found, *exponents(series, found)]
+            timed = replace(series, source=str(path))
+        rows_of_sizes = _in_a_process(timed, seed)
+    rows = [*rows_of_sizes, *exponents(series, rows_of_sizes)]
     return pd.DataFrame([asdict(row) for row in rows]).astype({"n": "Int64", "d": "Int64"})
 
 
@@ -161,7 +160,7 @@ def _in_a_process(series: Series, seed: int) -> list[Row]:
         check=True,
         timeout=1200,
     )
-    return [Row(**each) for each in json.loads(done.stdout)]
+    return [Row(**row) for row in json.loads(done.stdout)]
 
 
 def watch(series: Series, seed: int) -> Iterator[Row]:
@@ -176,55 +175,19 @@ def watch(series: Series, seed: int) -> Iterator[Row]:
             call(x)
             took.append(time.perf_counter() - start)
         gc.collect()
-        with Peak() as peak:
+        with PeakMemory([os.getpid()], step=1e-3) as memory:
             until = time.perf_counter() + WATCHED
-            while peak.calls == 0 or time.perf_counter() < until:
+            call(x)
+            while time.perf_counter() < until:
                 call(x)
-                peak.calls += 1
         yield Row(*_about(series), n, d, "seconds", float(np.median(took)))
-        yield Row(*_about(series), n, d, "peak_mib", peak.bytes / MIB)
+        yield Row(*_about(series), n, d, "peak_mib", memory.grown / MIB)
 
 
 def _input(series: Series, n: int, d: int, seed: int) -> Any:
     if series.source == MEMORY:
         return isotropic(n, d, seed)
     return np.load(series.source, mmap_mode="r")[:n]
-
-
-class Peak:
-    """Watches how much anonymous memory this process comes to hold beyond what it held before."""
-
-    def __init__(self, every: float = 1e-3) -> None:
-        self._every, self._stop = every, threading.Event()
-        self._before = self._most = self.calls = 0
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._before = self._most = anonymous()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._stop.wait(self._every):
-            self._most = max(self._most, anonymous())
-
-    @property
-    def bytes(self) -> int:
-        """Greatest excess that was seen."""
-        return self._most - self._before
-
-
-def anonymous() -> int:
-    """Bytes of memory of this process that no file backs."""
-    for line in STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return 1024 * int(line.split()[1])
-    msg = f"{STATUS} does not say RssAnon; memory is watched on Linux alone"
-    raise OSError(msg)
 
 
 if __name__ == "__main__":

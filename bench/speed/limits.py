@@ -197,8 +197,8 @@ def _apart(library: str, precision: str, side: int, threads: int) -> Thunk:
 
         return run
 
-    each = [alone(_product(library, precision, side)) for _ in range(threads)]
-    return lambda: _in_threads(each)
+    products = [alone(_product(library, precision, side)) for _ in range(threads)]
+    return lambda: _in_threads(products)
 
 
 def _in_threads(thunks: Sequence[Thunk]) -> None:
@@ -239,9 +239,9 @@ def _increments(threads: int, repeats: int, pace: Pace) -> list[Limit]:
     }
     rows = []
     for precision, make in ways.items():
-        each = [make() for _ in range(threads)]
-        each[0]()
-        seconds = interleaved([lambda each=each: _in_threads(each)], pace)[:, 0]  # type: ignore[misc]
+        runs = [make() for _ in range(threads)]
+        runs[0]()
+        seconds = interleaved([lambda runs=runs: _in_threads(runs)], pace)[:, 0]  # type: ignore[misc]
         note = "counts" if precision == "bfloat16" else "counts, power sums and extremes"
         done = float(threads * repeats * tile.size)
         rows.append(_limit("increments", "geomkit", precision, threads, done / seconds, "G/s", note))
@@ -259,8 +259,8 @@ def _repeated(kernel: Callable[..., Any], repeats: int, *arguments: Any) -> Thun
 def _limit(
     limit: str, library: str, precision: str, threads: int, rates: NDArray[np.float64], unit: str, note: str
 ) -> Limit:
-    found = spread(rates / 1e9)
-    return Limit(limit, library, precision, threads, *found, unit, len(rates), note)
+    summary = spread(rates / 1e9)
+    return Limit(limit, library, precision, threads, *summary, unit, len(rates), note)
 
 
 def share(limits: Limits, work: Work | None, seconds: float, threads: int) -> float | None:

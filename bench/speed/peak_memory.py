@@ -3,11 +3,7 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
-
-_STEP = 0.01
-"""Seconds between two looks."""
 
 
 def private_bytes(pid: int) -> int:
@@ -26,7 +22,7 @@ def private_bytes(pid: int) -> int:
 
 
 class PeakMemory:
-    """Looks at processes every hundredth of a second while it is entered.
+    """Looks at processes every `step` seconds while it is entered.
 
     Attributes
     ----------
@@ -34,14 +30,14 @@ class PeakMemory:
         By process: bytes when it was entered, and the most since.
     """
 
-    def __init__(self, pids: Sequence[int]) -> None:
+    def __init__(self, pids: Sequence[int], step: float = 0.01) -> None:
         self.before = {pid: private_bytes(pid) for pid in pids}
         self.peak = dict(self.before)
-        self._over = threading.Event()
+        self._step, self._over = step, threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def _look(self) -> None:
-        while not self._over.wait(_STEP):
+        while not self._over.wait(self._step):
             for pid, most in self.peak.items():
                 self.peak[pid] = max(most, private_bytes(pid))
 
@@ -49,8 +45,11 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+
+    @property
+    def grown(self) -> int:
+        """Most bytes that one of them took beyond what it had before."""
+        return max(most - self.before[pid] for pid, most in self.peak.items())

@@ -72,13 +72,13 @@ def reduced(report: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
         What to say of the machine and the versions.
     """
     kept = []
-    for each in report["benchmarks"]:
-        seconds = [float(f"{value:.4g}") for value in each["stats"]["data"]]
-        about = dict(each["extra_info"])
+    for benchmark in report["benchmarks"]:
+        seconds = [float(f"{value:.4g}") for value in benchmark["stats"]["data"]]
+        about = dict(benchmark["extra_info"])
         kept.append(
             {
-                "name": each["name"],
-                "group": each["group"],
+                "name": benchmark["name"],
+                "group": benchmark["group"],
                 **about,
                 "median": float(np.median(seconds)),
                 "seconds": seconds,
@@ -95,7 +95,7 @@ def reduced(report: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
     """Compare two reduced files, benchmark by benchmark."""
-    before, after = ({each["name"]: each for each in file["benchmarks"]} for file in (old, new))
+    before, after = ({benchmark["name"]: benchmark for benchmark in file["benchmarks"]} for file in (old, new))
     both = [name for name in before if name in after]
     # Other sizes under the same name cannot be compared.
     size = ("kernel", "contender", "precision", "n", "d", "setting", "data")
@@ -132,28 +132,28 @@ def _verdict(low: float, high: float, noise: float) -> str:
     return "faster" if high < 1 / noise else "no change seen"
 
 
-def text(found: Comparison) -> str:
+def text(comparison: Comparison) -> str:
     """Say the comparison as a table."""
     lines = []
     for what in ("processor", "cores", "versions"):
-        one, two = (machine.get(what) for machine in found.machines)
+        one, two = (machine.get(what) for machine in comparison.machines)
         if one != two:
             lines.append(f"the two runs differ in {what}: {json.dumps(one)} and {json.dumps(two)}")
-    width = max([len(change.name) for change in found.changes], default=4)
+    width = max([len(change.name) for change in comparison.changes], default=4)
     lines.append(f"{'name':<{width}} {'old':>11} {'new':>11} {'new/old':>8}  {'interval':<15}  verdict")
     lines += [
-        f"{each.name:<{width}} {each.old:>9.4g} s {each.new:>9.4g} s {each.ratio:>8.3f}  "
-        f"{f'{each.low:.3f} … {each.high:.3f}':<15}  {each.verdict}"
-        for each in found.changes
+        f"{change.name:<{width}} {change.old:>9.4g} s {change.new:>9.4g} s {change.ratio:>8.3f}  "
+        f"{f'{change.low:.3f} … {change.high:.3f}':<15}  {change.verdict}"
+        for change in comparison.changes
     ]
-    lines += [f"only in OLD: {name}" for name in found.only_old]
-    lines += [f"only in NEW: {name}" for name in found.only_new]
-    if math.isnan(found.drift):
+    lines += [f"only in OLD: {name}" for name in comparison.only_old]
+    lines += [f"only in NEW: {name}" for name in comparison.only_new]
+    if math.isnan(comparison.drift):
         lines.append("no peers in both files: nothing can be called real")
     else:
         lines.append(
-            f"peers: {found.drift:.3f} times the old time (drift), within a factor {found.noise:.3f} of that (noise); a"
-            f" change is real where its whole interval lies beyond both"
+            f"peers: {comparison.drift:.3f} times the old time (drift), within a factor {comparison.noise:.3f} of that"
+            f" (noise); a change is real where its whole interval lies beyond both"
         )
     return "\n".join(lines)
 
@@ -167,13 +167,13 @@ def load(path: Path) -> dict[str, Any]:
         It is something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        assert {"machine", "benchmarks"} <= found.keys()
-        assert all({"name", "peer", "median", "seconds"} <= each.keys() for each in found["benchmarks"])
+        report = json.loads(path.read_text(encoding="utf-8"))
+        assert {"machine", "benchmarks"} <= report.keys()
+        assert all({"name", "peer", "median", "seconds"} <= benchmark.keys() for benchmark in report["benchmarks"])
     except (ValueError, AttributeError, TypeError, AssertionError) as why:
         msg = f"{path} is not a file that `make bench` wrote"
         raise InvalidInputError(msg) from why
-    return dict(found)
+    return dict(report)
 
 
 def main(arguments: list[str]) -> int:
@@ -185,9 +185,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("old", type=Path, metavar="OLD", help="for example results/benchmark.baseline.json")
     parser.add_argument("new", type=Path, metavar="NEW", help="for example results/benchmark.json")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        print(text(compare(load(asked.old), load(asked.new))))
+        print(text(compare(load(options.old), load(options.new))))
     except (InvalidInputError, OSError) as refused:
         print(f"bench: {' '.join(str(refused).split())}", file=sys.stderr)
         return 2

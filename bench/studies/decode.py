@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,6 +74,15 @@ class Setting:
         """States of a layer at some rows."""
         return np.array(self.states.states[layer][rows], np.float32)
 
+    def mapped(self, layer: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Fit a linear map from states of a layer to the embeddings of their tokens."""
+        return ridge_map(self.of(layer, self.fitted), self.table[self.states.tokens[self.fitted]])
+
+    @property
+    def usual(self) -> list[int]:
+        """Tokens of the fitted rows, the most frequent first."""
+        return [token for token, _ in Counter(self.states.tokens[self.fitted].tolist()).most_common()]
+
 
 TOKENS, BAGS, CODES_OF, READ = "tokens of layer", "bags of layer", "codes of", "codes of layer"
 
@@ -93,8 +102,8 @@ def measure(context: Context, unit: Unit) -> Tables:
     """Measure one unit: rows of decode_tokens.csv, decode_bags.csv or decode_rate.csv."""
     kind, _, of = unit.name.rpartition(" ")
     if kind == CODES_OF:
-        found = datasets.load(of, n=NEIGHBOUR_ROWS if not context.quick else 400, seed=context.seed)
-        return {"decode_rate.csv": pd.DataFrame(list(neighbours_kept(of, np.asarray(found.vectors), context.seed)))}
+        vectors = datasets.load(of, n=NEIGHBOUR_ROWS if not context.quick else 400, seed=context.seed)
+        return {"decode_rate.csv": pd.DataFrame(list(neighbours_kept(of, np.asarray(vectors.vectors), context.seed)))}
     setting, layer = prepared(context), int(of)
     if kind == BAGS:
         texts = 6 if context.quick else 20
@@ -129,7 +138,8 @@ def prepared(context: Context) -> Setting:
     corpus = corpora.bbc()
     chosen = np.sort(np.random.default_rng(context.seed).permutation(len(corpus.texts))[:count])
     loaded = SMOLLM2.load()
-    held = replace_load(loaded)
+    # The model is loaded once.
+    held = replace(SMOLLM2, load=lambda: loaded)
     texts = [corpus.texts[at] for at in chosen]
     layers = sorted({*layers_of(context), *BAG_LAYERS, *READ_LAYERS})
     states = activations(held, texts, layers, max_tokens=tokens)
@@ -139,11 +149,6 @@ def prepared(context: Context) -> Setting:
         fitted=np.flatnonzero(~states.sinks & (states.texts < count // 2)),
         rows=rows[states.texts[rows] >= count // 2], seed=context.seed,
     )  # fmt: skip
-
-
-def replace_load(loaded: Any) -> Any:
-    """Return the model as one whose loading was put off, so that it is loaded once."""
-    return replace(SMOLLM2, load=lambda: loaded)
 
 
 def layers_of(context: Context) -> Sequence[int]:
@@ -161,20 +166,18 @@ def token_rows(setting: Setting, layer: int) -> Iterator[dict[str, Any]]:
     targets = {"same": states.tokens[rows], "next": states.next_tokens[rows]}
     own = nearest_in(setting.table)
     turned = nearest_in(setting.table @ rotation(setting.table.shape[1], setting.seed))
-    often = Counter(states.tokens[setting.fitted].tolist()).most_common(1)[0][0]
-    x, known = setting.of(layer, rows), setting.of(layer, setting.fitted)
-    mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
+    x = setting.of(layer, rows)
     readers: dict[str, tuple[NDArray[Any], Scorer]] = {
         "nearest input embedding": (x, own),
         "logit lens": (x, by_lens(setting.lens, layer)),
-        "trained linear map": (mapped(x), own),
+        "trained linear map": (setting.mapped(layer)(x), own),
         "rotated table": (x, turned),
     }
     for name, (vectors, read) in readers.items():
         ranks = token_ranks(vectors, read, targets)
-        for target, found in ranks.items():
-            floor = float(np.mean(targets[target] == often))
-            yield _scores(name, target, layer, found, states.texts[rows], len(setting.table), floor)
+        for target, rank in ranks.items():
+            floor = float(np.mean(targets[target] == setting.usual[0]))
+            yield _scores(name, target, layer, rank, states.texts[rows], len(setting.table), floor)
     yield from _stranger(setting, layer)
 
 
@@ -196,68 +199,68 @@ def _stranger(setting: Setting, layer: int) -> Iterator[dict[str, Any]]:
     """Read words by vectors of Word2Vec, aligned over the words of one half and asked for those of the other."""
     rows_of_word, vectors = shared_words(setting.lens.loaded.tokenizer, len(setting.table))
     order = np.random.default_rng(setting.seed).permutation(len(rows_of_word))
-    fit, asked = order[: len(order) // 2], order[len(order) // 2 :]
+    fit, held_out = order[: len(order) // 2], order[len(order) // 2 :]
     place = np.full(len(setting.table), -1)
-    place[rows_of_word[asked]] = np.arange(len(asked))
-    told = np.full(len(setting.table), -1)
-    told[rows_of_word[fit]] = fit
+    place[rows_of_word[held_out]] = np.arange(len(held_out))
+    fitted_place = np.full(len(setting.table), -1)
+    fitted_place[rows_of_word[fit]] = fit
     states = setting.states
     # Every row of the other half of the texts, for words are rarer than tokens.
     test = np.flatnonzero(~states.sinks & (states.texts >= states.n_texts // 2))
     test = test[place[states.tokens[test]] >= 0]
-    train = setting.fitted[told[states.tokens[setting.fitted]] >= 0]
+    train = setting.fitted[fitted_place[states.tokens[setting.fitted]] >= 0]
     if not len(test) or len(train) < 2:
         return
     x, words = setting.of(layer, test), place[states.tokens[test]]
     paired = procrustes_map(setting.table[rows_of_word[fit]], vectors[fit])
-    mapped = ridge_map(setting.of(layer, train), vectors[told[states.tokens[train]]], ridge=0.01)
-    read = nearest_in(vectors[asked] - vectors[fit].mean(axis=0))
+    mapped = ridge_map(setting.of(layer, train), vectors[fitted_place[states.tokens[train]]], ridge=0.01)
+    read = nearest_in(vectors[held_out] - vectors[fit].mean(axis=0))
     shift = vectors[fit].mean(axis=0)
     ways = {
         "Word2Vec, turned onto it": (paired(x) - shift, read),
         "Word2Vec, trained linear map": (mapped(x) - shift, read),
-        "input embedding, same words": (x, nearest_in(setting.table[rows_of_word[asked]])),
+        "input embedding, same words": (x, nearest_in(setting.table[rows_of_word[held_out]])),
     }
     often = float(np.bincount(words).max() / len(words))
     for name, (mine, reader) in ways.items():
         ranks = token_ranks(mine, reader, {"same": words})["same"]
-        yield _scores(name, "same", layer, ranks, states.texts[test], len(asked), often)
+        yield _scores(name, "same", layer, ranks, states.texts[test], len(held_out), often)
 
 
 def shared_words(tokenizer: Any, vocabulary: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the tokens that are whole words of Google News, and these words' vectors."""
-    found = word2vec.googlenews()
-    place = {word: row for row, word in enumerate(found.words)}
+    google_news = word2vec.googlenews()
+    place = {word: row for row, word in enumerate(google_news.words)}
     tokens = tokenizer.convert_ids_to_tokens(list(range(min(vocabulary, len(tokenizer)))))
     pairs = [(at, place[token[1:]]) for at, token in enumerate(tokens) if token[:1] == "Ġ" and token[1:] in place]
     ids, rows = np.array(pairs, np.int64).reshape(-1, 2).T
-    return ids, found.vectors[rows]
+    return ids, google_news.vectors[rows]
 
 
 def bag_rows(setting: Setting, layer: int, n_texts: int) -> Iterator[dict[str, Any]]:
     """Recover the tokens of a mean of states, beside the most frequent tokens and the tokens of another text."""
     states = setting.states
-    usual = Counter(states.tokens[setting.fitted].tolist()).most_common()
     texts = np.unique(states.texts[setting.rows])[:n_texts]
     longest = int(states.positions.max())
-    known = setting.of(layer, setting.fitted)
-    mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
-    asked = [
+    spans_by_length = [
         (length, spans)
         for length in LENGTHS
-        if length <= longest and (spans := [each for each in _spans(states, texts, length) if len(each) == length])
+        if length <= longest
+        and (spans := [span for text in texts.tolist() if len(span := spans_of(states, text, length)) == length])
     ]
     # All lengths in one call, for each call goes through the whole table.
-    every = [span for _, spans in asked for span in spans]
+    every = [span for _, spans in spans_by_length for span in spans]
     means = np.stack([setting.of(layer, span).mean(axis=0) for span in every])
-    bags = iter(pursuit(means if layer == 0 else mapped(means), setting.table, [len(each) for each in every]))
-    for length, spans in asked:
+    bags = iter(
+        pursuit(means if layer == 0 else setting.mapped(layer)(means), setting.table, [len(span) for span in every])
+    )
+    for length, spans in spans_by_length:
         there = [Bag.of(states.tokens[span]) for span in spans]
-        found = [next(bags) for _ in spans]
+        recovered = [next(bags) for _ in spans]
         guesses = {
-            "own": found,
-            "another text's": found[1:] + found[:1],
-            "most frequent tokens": [Bag({token: 1 for token, _ in usual[:length]})] * len(spans),
+            "own": recovered,
+            "another text's": recovered[1:] + recovered[:1],
+            "most frequent tokens": [Bag(dict.fromkeys(setting.usual[:length], 1))] * len(spans),
         }
         for kind, guessed in guesses.items():
             pairs = [overlap(bag, true) for bag, true in zip(guessed, there, strict=True)]
@@ -266,10 +269,6 @@ def bag_rows(setting: Setting, layer: int, n_texts: int) -> Iterator[dict[str, A
                 share, low, high = over_texts(values, np.arange(len(values)))
                 row |= {name: share, f"{name}_low": max(low, 0.0), f"{name}_high": min(high, 1.0)}
             yield row
-
-
-def _spans(states: Activations, texts: NDArray[np.int64], length: int) -> list[NDArray[np.int64]]:
-    return [spans_of(states, text, length) for text in texts.tolist()]
 
 
 def spans_of(states: Activations, text: int, length: int) -> NDArray[np.int64]:
@@ -281,11 +280,9 @@ def tokens_kept(setting: Setting, layer: int) -> Iterator[dict[str, Any]]:
     """Quantise the states of a layer; see which of their tokens can still be read, against bytes a vector."""
     states, rows = setting.states, setting.rows[::2]
     wanted, own, texts = {"same": states.tokens[rows]}, nearest_in(setting.table), states.texts[rows]
-    x, known = setting.of(layer, rows), setting.of(layer, setting.fitted)
-    mapped = ridge_map(known, setting.table[states.tokens[setting.fitted]])
-    often = Counter(states.tokens[setting.fitted].tolist()).most_common(1)[0][0]
-    floor = float(np.mean(wanted["same"] == often))
-    for code in _codes(known, setting.seed):
+    x, mapped = setting.of(layer, rows), setting.mapped(layer)
+    floor = float(np.mean(wanted["same"] == setting.usual[0]))
+    for code in _codes(setting.of(layer, setting.fitted), setting.seed):
         ranks = token_ranks(mapped(code.decode(code.encode(x))), own, wanted)["same"]
         span = over_texts((ranks == 0).astype(float), texts)
         yield _rate(f"smollm2 tokens, layer {layer}", "tokens", code, span, floor, len(x), code.outside(x))

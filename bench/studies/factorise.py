@@ -271,26 +271,23 @@ def _judged(
 
     With `shuffles`, what is given is a floor: the mean over so many orders of the rows, and where 95 % of them are.
     """
-    at, rows = tasks.index(words), []
+    rows = []
     for name, pairs in (("wordsim353", corpora.wordsim353()), ("simlex999", corpora.simlex999())):
-        places = [(at.get(a.lower()), at.get(b.lower()), judged) for a, b, judged in pairs]
-        known = [(a, b, judged) for a, b, judged in places if a is not None and b is not None]
-        missing, names = len(pairs) - len(known), (name, f"{name} less skip-gram")
-        if len(known) < K:
-            note = f"not measured: {len(known)} pairs are known"
-            rows += [Row(*about, each, math.nan, math.nan, math.nan, len(known), missing, note) for each in names]
+        left, right, judged = tasks.known_pairs(words, pairs)
+        known, missing, names = len(judged), len(pairs) - len(judged), (name, f"{name} less skip-gram")
+        if known < K:
+            note = f"not measured: {known} pairs are known"
+            rows += [Row(*about, statistic, math.nan, math.nan, math.nan, known, missing, note) for statistic in names]
             continue
-        left, right = (np.array([each[side] for each in known]) for side in (0, 1))
-        judged = np.array([judged for *_, judged in known])
         ours, theirs = (_resampled(_cosines(x[left], x[right]), judged, seed) for x in (vectors, reference))
         if shuffles:
             rng = np.random.default_rng([seed, 2])
             floors = np.array([_shuffled(vectors, left, right, judged, rng) for _ in range(shuffles)])
             ours = float(floors.mean()), floors
             theirs = theirs[0], np.full(shuffles, theirs[0])
-        for each, (value, drawn) in zip(names, (ours, (ours[0] - theirs[0], ours[1] - theirs[1])), strict=True):
+        for statistic, (value, drawn) in zip(names, (ours, (ours[0] - theirs[0], ours[1] - theirs[1])), strict=True):
             low, high = np.quantile(drawn, [0.025, 0.975])
-            rows.append(Row(*about, each, value, float(low), float(high), len(known), missing))
+            rows.append(Row(*about, statistic, value, float(low), float(high), known, missing))
     return rows
 
 

@@ -98,74 +98,40 @@ def draw(context: Context) -> None:
 def _cosine_rows(found: datasets.Vectors, cosines: CosineStats, seed: int, within: float = math.nan) -> list[Row]:
     beside = orthogonality_of(cosines, EPS)
     sphere = nulls.sphere(found.dim)
-    statistics = {
-        "mean": (cosines.mean, cosines.mean_se),
-        "std": (cosines.std, math.nan),
-        "skewness": (cosines.skewness, math.nan),
-        "kurtosis": (cosines.kurtosis, math.nan),
-        "min": (cosines.min, math.nan),
-        "max": (cosines.max, math.nan),
-        "coherence": (beside.coherence, math.nan),
-        "mean_abs": (beside.mean_abs, math.nan),
-        "rms": (beside.rms, math.nan),
-        "fraction_within": (beside.fraction_within, within),
-        "error_bound": (cosines.error_bound, math.nan),
-    }
-    statistics |= {f"q{100 * share:g}": (cosines.quantile(share), math.nan) for share in QUANTILES}
+    statistics = {name: getattr(cosines, name) for name in ("mean", "std", "skewness", "kurtosis", "min", "max")}
+    statistics |= {name: getattr(beside, name) for name in ("coherence", "mean_abs", "rms", "fraction_within")}
+    statistics["error_bound"] = cosines.error_bound
+    statistics |= {f"q{100 * share:g}": cosines.quantile(share) for share in QUANTILES}
+    errors = {"mean": cosines.mean_se, "fraction_within": within}
     # Where the null is a single number, it has no spread to measure z in.
-    plain = {"std": sphere.std, "skewness": 0.0, "kurtosis": sphere.kurtosis}
+    known = {"std": sphere.std, "skewness": 0.0, "kurtosis": sphere.kurtosis}
     rows = []
-    for name, (value, se) in statistics.items():
+    for name, value in statistics.items():
         null = beside.nulls.get(name)
-        mean, sd, z = (null.mean, null.sd, null.z) if null else (plain.get(name, math.nan), math.nan, math.nan)
-        rows.append(
-            Row(
-                found.name,
-                found.family,
-                cosines.n,
-                found.dim,
-                "cosine",
-                name,
-                value,
-                se,
-                mean,
-                sd,
-                z,
-                cosines.backend,
-                cosines.precision,
-                seed,
-                found.note,
-            )
-        )
+        expected = (null.mean, null.sd, null.z) if null else (known.get(name, math.nan), math.nan, math.nan)
+        rows.append(_row(found, cosines, "cosine", name, (value, errors.get(name, math.nan), *expected), seed))
     return rows
 
 
 def _distance_rows(found: datasets.Vectors, distances: Concentration, expected: Expected, seed: int) -> list[Row]:
     rows = []
     for name in ("mean", "std", *STATISTICS, "n_skipped"):
-        se = getattr(distances, f"{name}_se", math.nan)
+        value, se = float(getattr(distances, name)), getattr(distances, f"{name}_se", math.nan)
         mean, sd = expected.get((distances.p, name), (math.nan, math.nan))
-        value = float(getattr(distances, name))
-        rows.append(
-            Row(
-                found.name,
-                found.family,
-                distances.n,
-                found.dim,
-                f"minkowski-{distances.p:g}",
-                name,
-                value,
-                se,
-                mean,
-                sd,
-                nulls.z(value, mean, sd),
-                distances.backend,
-                distances.precision,
-                seed,
-                found.note,
-            )
-        )
+        numbers = (value, se, mean, sd, nulls.z(value, mean, sd))
+        rows.append(_row(found, distances, f"minkowski-{distances.p:g}", name, numbers, seed))
     return rows
+
+
+def _row(
+    found: datasets.Vectors, result: CosineStats | Concentration, metric: str, statistic: str,
+    numbers: tuple[float, float, float, float, float], seed: int,
+) -> Row:  # fmt: skip
+    """Make a row of a value, its standard error, and mean, deviation and z of its null."""
+    return Row(
+        found.name, found.family, result.n, found.dim, metric, statistic, *numbers, result.backend, result.precision,
+        seed, found.note,
+    )  # fmt: skip
 
 
 def _histogram(found: datasets.Vectors, cosines: CosineStats) -> pd.DataFrame:
@@ -173,16 +139,9 @@ def _histogram(found: datasets.Vectors, cosines: CosineStats) -> pd.DataFrame:
     width = edges[1] - edges[0]
     null = np.diff(nulls.sphere(found.dim).cdf(edges)) / width
     return pd.DataFrame(
-        {
-            "source": found.name,
-            "family": found.family,
-            "d": found.dim,
-            "n": cosines.n,
-            "left": edges[:-1],
-            "density": counts / cosines.n_pairs / width,
-            "null_density": null,
-        }
-    )
+        {"source": found.name, "family": found.family, "d": found.dim, "n": cosines.n, "left": edges[:-1],
+         "density": counts / cosines.n_pairs / width, "null_density": null}
+    )  # fmt: skip
 
 
 STUDY = Study(

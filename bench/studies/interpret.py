@@ -223,20 +223,17 @@ def word_similarity(
     vectors: Array, words: Sequence[str], pairs: Sequence[tuple[str, str, float]], seed: int
 ) -> tuple[float, float, float, int]:
     """Spearman correlation of cosine with human judgement, its 95 % interval over pairs, and how many are known."""
-    at = tasks.index(words)
-    places = [(at.get(a.lower()), at.get(b.lower()), score) for a, b, score in pairs]
-    known = [(a, b, score) for a, b, score in places if a is not None and b is not None]
-    if len(known) < LEAST_PAIRS:
-        return math.nan, math.nan, math.nan, len(known)
-    left, right = (np.array([each[side] for each in known]) for side in (0, 1))
+    left, right, judged = tasks.known_pairs(words, pairs)
+    known = len(judged)
+    if known < LEAST_PAIRS:
+        return math.nan, math.nan, math.nan, known
     x = vectors.astype(np.float64)
     close = tasks.closeness(x[left], x[right], "cosine")
-    judged = np.array([score for *_, score in known])
-    weights = np.random.default_rng(seed).multinomial(len(known), np.full(len(known), 1 / len(known)), RESAMPLES)
+    weights = np.random.default_rng(seed).multinomial(known, np.full(known, 1 / known), RESAMPLES)
     drawn_again = weighted_spearman(close, judged, weights.astype(np.float64))
-    value = weighted_spearman(close, judged, np.ones((1, len(known))))[0]
+    value = weighted_spearman(close, judged, np.ones((1, known)))[0]
     low, high = np.quantile(drawn_again, [0.025, 0.975])
-    return float(value), float(low), float(high), len(known)
+    return float(value), float(low), float(high), known
 
 
 def _tradeoff(use: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -115,9 +115,9 @@ class LookupCase:
 
     def proven(self) -> LookupEquality:
         """Compare all ways on this batch."""
-        found = _proof(self.vocabulary, self.d, self.n, self.seed, self.device)
-        assert found.holds, str(found)
-        return found
+        equality = _proof(self.vocabulary, self.d, self.n, self.seed, self.device)
+        assert equality.holds, str(equality)
+        return equality
 
     def call(self, way: str, *, prove: bool = True) -> Thunk:
         """Return a call that has run once, after all ways were proven equal where that fits into memory."""
@@ -220,34 +220,25 @@ def of_case(case: LookupCase, limits: Limits, context: Context) -> list[Row]:
         context.say(f"{case.n} tokens, {case.vocabulary} words: no one-hot rows, of {need / 2**20:,.0f} MiB")
     proof = case.proven() if fits else None
     thunks = [case.call(way, prove=False) for way in ways]
-    peaks = dict(zip(ways, [peak_bytes(each, case.device) for each in thunks], strict=True))
+    peaks = dict(zip(ways, [peak_bytes(thunk, case.device) for thunk in thunks], strict=True))
     pace = Pace(seconds=0.3, least=3, most=5) if context.quick else Pace(seconds=0.8, least=3, most=11)
     times = dict(zip(ways, timed(thunks, pace, case.device).T, strict=True))
     rows = []
     for way in WAYS:
-        about = (case.device, case.vocabulary, case.n, case.d, case.passes, way)
         # Limits are of the processor, not of a GPU.
-        least = math.nan
-        if case.device == "cpu":
-            least = limits.least_seconds(least_work(way, case), processors())
+        least = limits.least_seconds(least_work(way, case), processors()) if case.device == "cpu" else math.nan
         took, ratios = (times[way], times[way] / times[WAYS[0]]) if way in times else (_NONE, _NONE)
         peak = peaks.get(way, math.nan)
         note = f"one-hot rows would take {need:,} bytes, above the budget of {BUDGET:,}: "
-        seconds, ratio = spread(took), spread(ratios)
         rows.append(
             Row(
-                *about,
-                *seconds,
-                *ratio,
-                least_seconds=least,
-                peak_bytes=peak,
-                memory_ratio=peak / peaks[WAYS[0]],
+                case.device, case.vocabulary, case.n, case.d, case.passes, way, *spread(took), *spread(ratios),
+                least_seconds=least, peak_bytes=peak, memory_ratio=peak / peaks[WAYS[0]],
                 equal=None if proof is None else proof.holds,
-                gradient_share=math.nan if proof is None else proof.gradient_share,
-                rounds=len(took),
+                gradient_share=math.nan if proof is None else proof.gradient_share, rounds=len(took),
                 note="" if fits else note + ("not proven here" if way in times else "not run"),
             )
-        )
+        )  # fmt: skip
     return rows
 
 
@@ -267,7 +258,7 @@ def timed(thunks: list[Callable[[], Any]], pace: Pace, device: str) -> NDArray[n
 
         return call
 
-    took = interleaved([often(*each) for each in zip(thunks, repeats, strict=True)], pace)
+    took = interleaved([often(*pair) for pair in zip(thunks, repeats, strict=True)], pace)
     return np.asarray(took / np.array(repeats))
 
 

@@ -158,8 +158,8 @@ def _nearest_rows(ready: Prepared, size: Size, context: Context) -> Iterator[dic
     """Rebuild each state as the nearest of as many training states as an autoencoder has features."""
     states, of = ready.states.states[LAYER], ready.states.texts
     known = np.random.default_rng(context.seed).choice(ready.train, size.settings.n_features, replace=False)
-    found = explained(states, of, ready.held, nearest(states[np.sort(known)]))
-    return _quality_rows({("nearest token", 1): found}, context.seed)
+    rebuilt = explained(states, of, ready.held, nearest(states[np.sort(known)]))
+    return _quality_rows({("nearest token", 1): rebuilt}, context.seed)
 
 
 def _spliced(ready: Prepared, texts: Sequence[str], size: Size, context: Context) -> Iterator[dict[str, Any]]:
@@ -168,7 +168,7 @@ def _spliced(ready: Prepared, texts: Sequence[str], size: Size, context: Context
     mean, directions = principal_components(ready.states.states[LAYER], ready.train)
     model = loaded(SMOLLM2)
     ways: dict[str, Replace] = {"zero": constant(np.zeros_like(mean)), "mean": constant(mean)}
-    ways |= {f"sae {k}": reconstruction(each.autoencoder, model.card, LAYER) for k, each in trainings.items()}
+    ways |= {f"sae {k}": reconstruction(training.autoencoder, model.card, LAYER) for k, training in trainings.items()}
     top = size.ks[-1]
     ways[f"random features {top}"] = reconstruction(_floor(ready, mean, trainings[top], size), model.card, LAYER)
     ways[f"pca {top}"] = _tensors(projected(mean, directions[:top]))
@@ -190,77 +190,61 @@ def _tensors(rebuild: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> R
 
 def _row(part: str, method: str, k: int, statistic: str, value: float, unit: str, **rest: Any) -> dict[str, Any]:
     """One measured value; `floor` is what needs no learning of features, and `floor_is` says what that is."""
-    row = {
-        "part": part,
-        "method": method,
-        "k": k,
-        "statistic": statistic,
-        "value": value,
-        "low": np.nan,
-        "high": np.nan,
-    }
-    return row | {"floor": np.nan, "floor_is": "", "unit": unit, "texts": 0, "tokens": 0} | rest
+    return {
+        "part": part, "method": method, "k": k, "statistic": statistic, "value": value, "low": np.nan, "high": np.nan,
+        "floor": np.nan, "floor_is": "", "unit": unit, "texts": 0, "tokens": 0,
+    } | rest  # fmt: skip
 
 
 def _quality_rows(qualities: Mapping[tuple[str, int], Explained], seed: int) -> Iterator[dict[str, Any]]:
-    for (method, k), found in qualities.items():
-        size = {"texts": found.n_texts, "tokens": found.n}
+    for (method, k), measured in qualities.items():
+        size = {"texts": measured.n_texts, "tokens": measured.n}
         low, high = bootstrap(
-            np.column_stack([found.residual, found.deviation]), lambda x: 1 - x[:, 0].sum() / x[:, 1].sum(), seed
+            np.column_stack([measured.residual, measured.deviation]), lambda x: 1 - x[:, 0].sum() / x[:, 1].sum(), seed
         )
-        floor = qualities.get(("random features", k), found)
+        floor = qualities.get(("random features", k), measured)
         for name in ("explained_variance", "explained_about_zero", "explained_of_a_dimension"):
             beside = (
                 {"floor": getattr(floor, name), "floor_is": "random features"} if method != "random features" else {}
             )
             beside = {} if method == "nearest token" else beside
             interval = {"low": low, "high": high} if name == "explained_variance" else {}
-            yield _row("quality", method, k, name, getattr(found, name), "share", **size, **beside, **interval)
-        if isinstance(found, Quality):
+            yield _row("quality", method, k, name, getattr(measured, name), "share", **size, **beside, **interval)
+        if isinstance(measured, Quality):
             for name in ("l0", "dead_share", "dense_share"):
                 unit = "features a token" if name == "l0" else "share of features"
-                yield _row("quality", method, k, name, getattr(found, name), unit, **size)
+                yield _row("quality", method, k, name, getattr(measured, name), unit, **size)
 
 
-def _training_rows(found: Quality) -> Iterator[dict[str, Any]]:
+def _training_rows(measured: Quality) -> Iterator[dict[str, Any]]:
     """Dead features by the tokens that it was trained on: fewer held-out tokens call rare features dead."""
-    size = {"texts": found.n_texts, "tokens": found.n}
-    yield _row("training tokens", "sae", found.k, "explained_variance", found.explained_variance, "share", **size)
-    yield _row("training tokens", "sae", found.k, "dead_share", found.dead_share, "share of features", **size)
+    size = {"texts": measured.n_texts, "tokens": measured.n}
+    yield _row("training tokens", "sae", measured.k, "explained_variance", measured.explained_variance, "share", **size)
+    yield _row("training tokens", "sae", measured.k, "dead_share", measured.dead_share, "share of features", **size)
 
 
-def _spliced_rows(found: Splicing, seed: int) -> Iterator[dict[str, Any]]:
-    size = {"texts": found.n_texts, "tokens": found.n}
-    for name in found.losses:
+def _spliced_rows(splicing: Splicing, seed: int) -> Iterator[dict[str, Any]]:
+    size = {"texts": splicing.n_texts, "tokens": splicing.n}
+    for name in splicing.losses:
         method, _, k = name.rpartition(" ")
         method, active = (method, int(k)) if k.isdigit() else (name, 0)
-        sums = np.column_stack([found.losses[name], found.counts])
+        sums = np.column_stack([splicing.losses[name], splicing.counts])
         low, high = bootstrap(sums, lambda x: x[:, 0].sum() / x[:, 1].sum(), seed)
         yield _row(
-            "spliced", method, active, "cross_entropy", found.cross_entropy(name), "nats", low=low, high=high,
-            floor=found.cross_entropy("mean"), floor_is="every state replaced by the mean", **size,
+            "spliced", method, active, "cross_entropy", splicing.cross_entropy(name), "nats", low=low, high=high,
+            floor=splicing.cross_entropy("mean"), floor_is="every state replaced by the mean", **size,
         )  # fmt: skip
         for ablated in ("mean", "zero"):
             if name in (CLEAN, ablated) or (name, ablated) == ("zero", "mean"):
                 continue
-            three = np.column_stack([found.losses[each] for each in (name, ablated, CLEAN)])
+            three = np.column_stack([splicing.losses[way] for way in (name, ablated, CLEAN)])
             low, high = bootstrap(
                 three, lambda x: (x[:, 1].sum() - x[:, 0].sum()) / (x[:, 1].sum() - x[:, 2].sum()), seed
             )
             floor = {"floor": 0.0, "floor_is": f"every state replaced by {'0' if ablated == 'zero' else 'the mean'}"}
-            share = found.recovered(name, ablated)
-            yield _row(
-                "spliced",
-                method,
-                active,
-                f"recovered_from_{ablated}",
-                share,
-                "share",
-                low=low,
-                high=high,
-                **floor,
-                **size,
-            )
+            share = splicing.recovered(name, ablated)
+            statistic = f"recovered_from_{ablated}"
+            yield _row("spliced", method, active, statistic, share, "share", low=low, high=high, **floor, **size)
 
 
 def _cost_rows(
@@ -272,24 +256,22 @@ def _cost_rows(
     flops = 2.0 * (weights + parts.head.weight.numel())  # attention between tokens left out: they are few
     yield _row("cost", "model", 0, "forward_seconds", forward, "s a token", tokens=spliced.n_read)
     yield _row("cost", "model", 0, "forward_flops", flops, "operations a token")
-    for k, each in trainings.items():
-        own = flops_per_token(each.autoencoder.d, Settings(**_settings(each)))
-        seconds, size = each.seconds_per_token, {"tokens": each.n_tokens}
-        hours = seconds * SCALE / 3600
-        parity = flops / own * each.autoencoder.n_features
-        yield _row(
-            "cost", "sae", k, "training_seconds", seconds, "s a token", floor=forward, floor_is="forward", **size
-        )
-        yield _row(
-            "cost", "sae", k, "training_flops", own, "operations a token", floor=flops, floor_is="forward", **size
-        )
-        yield _row("cost", "sae", k, "training_over_forward", seconds / forward, "ratio of seconds", **size)
-        yield _row("cost", "sae", k, "training_over_forward_flops", own / flops, "ratio of operations", **size)
-        yield _row("cost", "sae", k, "hours_at_scale", hours, f"hours for {SCALE:,} tokens here", **size)
-        yield _row(
-            "cost", "sae", k, "forward_hours_at_scale", forward * SCALE / 3600, f"hours for {SCALE:,} tokens here"
-        )
-        yield _row("cost", "sae", k, "features_at_parity", parity, "features at which a token costs a forward pass")
+    for k, training in trainings.items():
+        own = flops_per_token(training.autoencoder.d, Settings(**_settings(training)))
+        seconds, size = training.seconds_per_token, {"tokens": training.n_tokens}
+        hours, at_scale = seconds * SCALE / 3600, f"hours for {SCALE:,} tokens here"
+        parity = flops / own * training.autoencoder.n_features
+        beside = {"floor_is": "forward", **size}
+        for statistic, value, unit, rest in (
+            ("training_seconds", seconds, "s a token", {"floor": forward, **beside}),
+            ("training_flops", own, "operations a token", {"floor": flops, **beside}),
+            ("training_over_forward", seconds / forward, "ratio of seconds", size),
+            ("training_over_forward_flops", own / flops, "ratio of operations", size),
+            ("hours_at_scale", hours, at_scale, size),
+            ("forward_hours_at_scale", forward * SCALE / 3600, at_scale, {}),
+            ("features_at_parity", parity, "features at which a token costs a forward pass", {}),
+        ):
+            yield _row("cost", "sae", k, statistic, value, unit, **rest)
         context.say(
             f"k = {k}: {seconds * 1e3:.2f} ms a token in training, {forward * 1e3:.2f} ms in the model's forward pass; "
             f"at {SCALE:,} tokens {hours:.0f} hours for this layer, and {forward * SCALE / 3600:.0f} for its states"
@@ -311,10 +293,10 @@ def _features(
     chosen = np.sort(np.random.default_rng(seed).choice(alive, min(FEATURES_SHOWN, len(alive)), replace=False)).tolist()
     speaks = dict(zip(chosen, promoted(autoencoder, parts, chosen), strict=True))
     rows = []
-    for found in top_contexts(activity, ready.states, ready.held, tokenizer, chosen):
-        tokens = " | ".join(tokenizer.decode([token]) for token in speaks[found.feature])
-        share = {"k": autoencoder.k, "firing_share": fires[found.feature] / len(ready.held), "promotes": tokens}
-        rows.append(share | found.to_dict())
+    for context in top_contexts(activity, ready.states, ready.held, tokenizer, chosen):
+        tokens = " | ".join(tokenizer.decode([token]) for token in speaks[context.feature])
+        share = {"k": autoencoder.k, "firing_share": fires[context.feature] / len(ready.held), "promotes": tokens}
+        rows.append(share | context.to_dict())
     return pd.DataFrame(rows)
 
 

@@ -20,7 +20,6 @@ from bench.speed.cases import (
     SurveyCase,
 )
 from bench.speed.timing import Pace
-from geomkit.core.validation import Precision
 
 DIMS = (50, 64, 128, 300, 384, 768, 1024, 1536, 2048, 4096)
 NEIGHBOR_DIMS = (50, 384, 768, 1536)
@@ -59,7 +58,7 @@ def plan(seed: int, *, quick: bool) -> Iterator[Entry]:
         yield Entry(ConcentrationCase(600 if quick else 8000, d, seed, p=p), only=(OURS,))
 
 
-def threaded(seed: int, *, quick: bool) -> Iterator[tuple[Case, Precision]]:
+def threaded(seed: int, *, quick: bool) -> Iterator[tuple[Case, str]]:
     """List what is timed with one thread and with all."""
     n, d = (1500, 128) if quick else (8192, 768)
     yield CosineCase(n, d, seed), "float32"
@@ -88,16 +87,20 @@ def measure(context: Context, unit: Unit) -> Tables:
         return {"limits.csv": limits.known(quick=quick).frame()}
     if isinstance(part, growth.Series):
         return {"growth.csv": growth.measure(part, context.seed)}
-    rows = _held(part, quick=quick) if isinstance(part, Entry) else _scaled(*part, quick=quick)
+    pace, known = PACE_QUICK if quick else PACE, limits.known(quick=quick)
+    if isinstance(part, Entry):
+        rows = comparison.contest(part.case, known, PACE_ALONE if part.only else pace, part.only)
+    else:
+        rows = comparison.scaling(*part, known, pace)
     for row in rows:
         if row.statistic == NOT_MEASURED:
             context.say(f"{row.kernel} beside {row.contender} is not measured: {row.note}")
     return {"speed.csv": comparison.frame(rows)}
 
 
-def _parts(context: Context) -> dict[str, Entry | tuple[Case, Precision] | growth.Series | None]:
+def _parts(context: Context) -> dict[str, Entry | tuple[Case, str] | growth.Series | None]:
     """Say what each unit measures; None stands for the limits."""
-    parts: dict[str, Entry | tuple[Case, Precision] | growth.Series | None] = {"limits": None}
+    parts: dict[str, Entry | tuple[Case, str] | growth.Series | None] = {"limits": None}
     for entry in plan(context.seed, quick=context.quick):
         alone = f", {' and '.join(entry.only)} alone" if entry.only else ""
         parts[f"{_named(entry.case)}{alone}"] = entry
@@ -113,19 +116,6 @@ def _named(case: Case) -> str:
     kernel = "cosine_stats, KeOps" if isinstance(case, KeopsCase) else case.kernel
     data = "" if case.data == "isotropic" else case.data
     return ", ".join(filter(None, (kernel, case.setting, data, f"{case.n} x {case.d}")))
-
-
-def _held(entry: Entry, *, quick: bool) -> list[comparison.Row]:
-    pace = PACE_ALONE if entry.only else _pace(quick=quick)
-    return comparison.contest(entry.case, limits.known(quick=quick), pace, entry.only)
-
-
-def _scaled(case: Case, precision: Precision, *, quick: bool) -> list[comparison.Row]:
-    return comparison.scaling(case, precision, limits.known(quick=quick), _pace(quick=quick))
-
-
-def _pace(*, quick: bool) -> Pace:
-    return PACE_QUICK if quick else PACE
 
 
 def draw(context: Context) -> None:

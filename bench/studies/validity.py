@@ -3,7 +3,7 @@
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -160,19 +160,17 @@ def cut(found: Vectors, n: int, seed: int) -> Asked:
 
 
 def _words(found: Vectors) -> tuple[NDArray[np.float32], list[tuple[int, int, float]]]:
-    places = tasks.index(found.labels)
+    left, right, judged = tasks.known_pairs(found.labels, corpora.wordsim353(), _place)
     known: dict[int, int] = {}
-    pairs = []
-    for one, other, judged in corpora.wordsim353():
-        rows = [_place(places, word) for word in (one, other)]
-        if None not in rows:
-            a, b = (known.setdefault(row, len(known)) for row in rows if row is not None)
-            pairs.append((a, b, judged))
+    pairs = [
+        (known.setdefault(one, len(known)), known.setdefault(other, len(known)), score)
+        for one, other, score in zip(left.tolist(), right.tolist(), judged.tolist(), strict=True)
+    ]
     dense: Any = found.vectors
     return np.asarray(dense[list(known)], np.float32).reshape(len(known), found.dim), pairs
 
 
-def _place(places: dict[str, int], word: str) -> int | None:
+def _place(places: Mapping[str, int], word: str) -> int | None:
     """Row of a word as it is written or in lower case; of tokens, of the one that starts a word."""
     forms = (f"Ġ{word}", f"Ġ{word.lower()}", word, word.lower())
     return next((places[form] for form in forms if form in places), None)

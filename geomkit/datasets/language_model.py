@@ -65,32 +65,38 @@ def language_model(repository_or_folder: str | Path) -> LanguageModel:
     SourceUnavailableError
         There is no such folder, no network, or nothing there that is a causal language model.
     """
-    asked = str(repository_or_folder)
-    folder = Path(asked).expanduser()
+    name = str(repository_or_folder)
+    folder = Path(name).expanduser()
     # A hub name has at most one slash, so anything longer can only have meant a folder.
-    if not folder.is_dir() and (isinstance(repository_or_folder, Path) or folder.is_absolute() or asked.count("/") > 1):
-        msg = f"language model {asked}: there is no such folder"
+    if not folder.is_dir() and (isinstance(repository_or_folder, Path) or folder.is_absolute() or name.count("/") > 1):
+        msg = f"language model {name}: there is no such folder"
         raise SourceUnavailableError(msg)
-    transformers, torch = require("transformers"), require("torch")
-    where = str(folder) if folder.is_dir() else asked
     try:
-        with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(where)
-            model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+        tokenizer, model = pretrained(folder if folder.is_dir() else name)
     except (OSError, ValueError, KeyError, ImportError) as why:
         first = next(iter(str(why).splitlines()), "") or type(why).__name__
-        msg = f"language model {asked} cannot be loaded: {first}"
+        msg = f"language model {name} cannot be loaded: {first}"
         raise SourceUnavailableError(msg) from why
     local = folder.is_dir()
     commit = getattr(model.config, "_commit_hash", None)
     card = Card(
-        name=folder.resolve().name if local else asked.rpartition("/")[2],
-        identity=_stamp(folder) if local else f"{asked}@{commit}",
+        name=folder.resolve().name if local else name.rpartition("/")[2],
+        identity=_stamp(folder) if local else f"{name}@{commit}",
         layers=model.config.num_hidden_layers,
-        origin=f"local folder {folder.name}" if local else f"{asked} at {commit}",
+        origin=f"local folder {folder.name}" if local else f"{name} at {commit}",
         licence="as its publisher says",
     )
-    return LanguageModel(card, model.eval(), tokenizer)
+    return LanguageModel(card, model, tokenizer)
+
+
+def pretrained(repository_or_folder: str | Path, kind: str = "AutoModelForCausalLM") -> tuple[Any, Any]:
+    """Return the tokenizer and the model of one of transformers' classes, in float32 and without dropout."""
+    transformers, torch = require("transformers"), require("torch")
+    name = str(repository_or_folder)
+    with quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        model = getattr(transformers, kind).from_pretrained(name, dtype=torch.float32)
+    return tokenizer, model.eval()
 
 
 def input_vectors(model: Any) -> NDArray[np.float32]:
@@ -256,7 +262,7 @@ def _cached_states(card: Card, texts: Sequence[str], load: Callable[[], Language
 
     def build(folder: Path) -> None:
         loaded = load()
-        available = sum(len(each) - 1 for each in token_ids(loaded.tokenizer, texts, MAX_TOKENS))
+        available = sum(len(tokens) - 1 for tokens in token_ids(loaded.tokenizer, texts, MAX_TOKENS))
         states = hidden_states(
             loaded.model, loaded.tokenizer, texts, sampled_tokens=min(SAMPLED_TOKENS, available), seed=0
         )

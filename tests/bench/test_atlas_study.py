@@ -53,7 +53,7 @@ def test_the_same_seed_lays_out_the_same_graph(space):
 def test_every_space_is_a_unit_and_their_order_does_not_matter(space, tmp_path, monkeypatch):
     x, labels = space
     made = Vectors(x, labels, None, "some", "llm", 6, "", "", None, "")
-    monkeypatch.setattr(atlas.sources, "load", lambda *_, **__: made)
+    monkeypatch.setattr(atlas.datasets, "load", lambda *_, **__: made)
     context = context_of("atlas", tmp_path)
     units = atlas.units(context)
     assert [(each.name, each.sources) for each in units] == [(name, (name,)) for name in atlas.SPACES]

@@ -48,7 +48,7 @@ def toy(monkeypatch):
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((120, 8)) * np.linspace(4, 0.2, 8)).astype(np.float32)
     found = Vectors(x, [], None, name="toy-8", family="random", dim=8, origin="", licence="", seed=0, note="")
-    monkeypatch.setattr(decode.sources, "load", lambda *_, **__: found)
+    monkeypatch.setattr(decode.datasets, "load", lambda *_, **__: found)
     words = np.arange(1, 13), rng.standard_normal((12, 6)).astype(np.float32)
     monkeypatch.setattr(decode, "shared_words", lambda *_: words)
     return x

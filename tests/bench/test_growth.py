@@ -1,13 +1,15 @@
 """Exponents are slopes of logarithms; memory is what is anonymous."""
 
 import math
+import os
 import time
 
 import numpy as np
 import pytest
 
 from bench.speed import growth
-from bench.speed.growth import Peak, Series
+from bench.speed.growth import Series
+from bench.speed.peak_memory import PeakMemory
 
 MIB = 2**20
 
@@ -28,12 +30,12 @@ def test_no_exponent_of_nothing():
 
 
 def test_a_peak_is_seen_after_it_is_gone():
-    with Peak() as peak:
+    with PeakMemory([os.getpid()], step=1e-3) as memory:
         held = np.ones(64 * MIB // 8)
         time.sleep(0.05)
         held = None
     assert held is None
-    assert 60 * MIB <= peak.bytes <= 80 * MIB
+    assert 60 * MIB <= memory.grown <= 80 * MIB
 
 
 def test_pages_of_a_map_do_not_count(tmp_path):
@@ -41,9 +43,9 @@ def test_pages_of_a_map_do_not_count(tmp_path):
     growth._write(path, 100_000, 64, seed=0)
     mapped = np.load(path, mmap_mode="r")
     assert mapped.shape == (100_000, 64)
-    with Peak() as peak:
+    with PeakMemory([os.getpid()], step=1e-3) as memory:
         mapped.sum(dtype=np.float64)
-    assert peak.bytes < 8 * MIB
+    assert memory.grown < 8 * MIB
     assert np.array_equal(mapped[:3], np.random.default_rng(0).standard_normal((3, 64), dtype=np.float32))
 
 

@@ -260,7 +260,7 @@ def made_up(monkeypatch):
     monkeypatch.setattr(word2vec, "skipgram", lambda _: vectors)
     table = rng.standard_normal((len(labels), 6)).astype(np.float32)
     found = Vectors(table, labels, None, "t", "llm", 6, "", "", None, "")
-    monkeypatch.setattr(word_spaces.sources, "load", lambda _: found)
+    monkeypatch.setattr(word_spaces.datasets, "load", lambda _: found)
     encode = SimpleNamespace(encode=lambda x: sparse.csr_array(np.maximum(x, 0)))
     reading = Reading(("",), 77, 16, lambda: encode)
     return names, table, labels, reading

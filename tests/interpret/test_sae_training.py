@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from geomkit.errors import InvalidInputError, SourceUnavailableError
+from geomkit.interpret import saved_weights
 from geomkit.interpret.activations import Activations
 from geomkit.interpret.sae import training
 from geomkit.interpret.sae.learner import Settings
@@ -178,9 +179,9 @@ def test_the_state_of_another_training_is_refused(tmp_path):
     file.write_bytes(whole[:-1])
     with pytest.raises(InvalidInputError, match="cannot be read"):
         train(state_file=file)
-    facts, tensors = (file.write_bytes(whole), training.read_checkpoint(file, training._KIND, "1"))[1]
+    facts, tensors = (file.write_bytes(whole), saved_weights.read_checkpoint(file, training._KIND, "1"))[1]
     del tensors["decoder.first"]
-    training.write_checkpoint(file, training._KIND, "1", facts, tensors)
+    saved_weights.write_checkpoint(file, training._KIND, "1", facts, tensors)
     with pytest.raises(InvalidInputError, match="not hold a whole state"):
         train(state_file=file)
 

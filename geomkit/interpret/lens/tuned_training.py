@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from geomkit.core.optional import require
 from geomkit.datasets.states import running
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.activations import Activations
+from geomkit.interpret.adam_state import restore_learned, resumed, state_of, state_shapes
 from geomkit.interpret.lens.logit_lens import LogitLens
 from geomkit.interpret.lens.statistics import check_states, final_of, tensor
 from geomkit.interpret.lens.tuned_lens import TunedLens
 from geomkit.interpret.lens.tuned_start import Begin, divisor, regressions
-from geomkit.interpret.saved_weights import read_checkpoint, write_checkpoint
+from geomkit.interpret.saved_weights import write_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,8 @@ __all__ = ["BATCH", "LEARNING_RATE", "STEPS", "Trained", "train_tuned_lens"]
 
 STEPS, BATCH, LEARNING_RATE = 100, 128, 3e-4
 EVERY = 20  # steps between two states that training can go on from
+
+T = TypeVar("T")
 
 _TRAINING, _FORMAT = "geomkit.meaning.tuned_lens.training", "1"
 
@@ -133,9 +136,10 @@ def train_tuned_lens(
     file = None if state_file is None else Path(state_file)
     with running(lens.loaded.model, device):
         begins = regressions(lens, states, chosen, rows) if start == "regression" else {}
-        where = lens.parts.head.weight.device
+        device_of_head = lens.parts.head.weight.device
         translators = {
-            layer: _Translator(states.states[layer][rows], begins.get(layer), where, learning_rate) for layer in chosen
+            layer: _Translator(states.states[layer][rows], begins.get(layer), device_of_head, learning_rate)
+            for layer in chosen
         }
         done = 0 if file is None or not file.exists() else _resume(file, identity, translators)
         losses = []
@@ -156,9 +160,10 @@ def train_tuned_lens(
             if say and (step + 1 == steps or (step + 1) % every == 0):
                 say(_cost(step + 1, steps, lens, losses, time.perf_counter() - began))
             if file is not None and (step + 1 == steps or (step + 1) % every == 0):
-                write_checkpoint(file, _TRAINING, _FORMAT, {**identity, "done": step + 1}, _state(translators))
+                state = _of_layers({layer: translator.state() for layer, translator in translators.items()})
+                write_checkpoint(file, _TRAINING, _FORMAT, {**identity, "done": step + 1}, state)
         seconds = time.perf_counter() - began
-        merged = {layer: each.merged() for layer, each in translators.items()}
+        merged = {layer: translator.merged() for layer, translator in translators.items()}
     tuned = TunedLens(
         model=states.model, n_layers=lens.n_layers, layers=chosen, settings=settings,
         weights={layer: a for layer, (a, _) in merged.items()}, biases={layer: b for layer, (_, b) in merged.items()},
@@ -169,21 +174,18 @@ def train_tuned_lens(
 class _Translator:
     """A translator while it is trained: a start, and a change in standardised columns that Adam moves."""
 
-    names = ("weight", "bias")
-    fixed = ("start_weight", "start_bias", "centre", "scale", "spread")
-
-    def __init__(self, block: NDArray[Any], begin: Begin | None, where: Any, learning_rate: float) -> None:
+    def __init__(self, block: NDArray[Any], begin: Begin | None, device: Any, learning_rate: float) -> None:
         torch = require("torch")
         states = np.asarray(block, np.float64)
         centre, scale = states.mean(axis=0), divisor(states)
         width = len(centre)
         weight, bias, spread = (np.zeros((width, width)), np.zeros(width), scale) if begin is None else begin
-        made = {"device": where, "dtype": torch.float32}
-        values = (weight, bias, centre, scale, spread)
-        self.put = {name: torch.tensor(value, **made) for name, value in zip(self.fixed, values, strict=True)}
+        made = {"device": device, "dtype": torch.float32}
+        fixed = {"start_weight": weight, "start_bias": bias, "centre": centre, "scale": scale, "spread": spread}
+        self.put = {name: torch.tensor(value, **made) for name, value in fixed.items()}
         self.learned = {"weight": torch.zeros((width, width), **made), "bias": torch.zeros(width, **made)}
-        for each in self.learned.values():
-            each.requires_grad_()
+        for value in self.learned.values():
+            value.requires_grad_()
         self.learning_rate = learning_rate
         self.adam = torch.optim.Adam(list(self.learned.values()), lr=learning_rate)
 
@@ -196,14 +198,14 @@ class _Translator:
         moved = began + put["spread"] * (columns @ self.learned["weight"].T + self.learned["bias"])
         logits = lens.logits(moved.to(lens.parts.head.weight.dtype), layer)
         with torch.no_grad():
-            said = logits.float().log_softmax(-1)
-            kl = float((final.exp() * (final - said)).sum(-1).mean())
+            log_scores = logits.float().log_softmax(-1)
+            kl = float((final.exp() * (final - log_scores)).sum(-1).mean())
             # The gradient of KL by the logits is q - p: cheaper than a graph through the softmax of all the vocabulary.
-            slope = (said.exp_() - final.exp_()) / len(states)
+            slope = (log_scores.exp_() - final.exp_()) / len(states)
         # Of the translator alone: the model's own numbers stay as they are, and get no gradient.
         slopes = torch.autograd.grad(logits, list(self.learned.values()), slope.to(logits.dtype))
-        for each, its in zip(self.learned.values(), slopes, strict=True):
-            each.grad = its
+        for value, gradient in zip(self.learned.values(), slopes, strict=True):
+            value.grad = gradient
         for group in self.adam.param_groups:
             group["lr"] = self.learning_rate * share
         self.adam.step()
@@ -211,54 +213,38 @@ class _Translator:
 
     def merged(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return A and b of h + A h + b."""
-        values = {name: each.detach().double().cpu().numpy() for name, each in {**self.put, **self.learned}.items()}
+        values = {name: one.detach().double().cpu().numpy() for name, one in {**self.put, **self.learned}.items()}
         change = values["spread"][:, None] * values["weight"] / values["scale"][None, :]
         bias = values["start_bias"] + values["spread"] * values["bias"] - change @ values["centre"]
         return (values["start_weight"] + change).astype(np.float32), bias.astype(np.float32)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that the next step depends on."""
-        out = dict(self.put)
-        for name, value in self.learned.items():
-            moments = self.adam.state[value]
-            out |= {name: value.detach(), f"{name}.first": moments["exp_avg"], f"{name}.second": moments["exp_avg_sq"]}
-        return {name: value.cpu().numpy() for name, value in out.items()}
+        return state_of(self.learned, self.put, self.adam)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the state."""
+        return state_shapes(self.learned, self.put)
 
     def restore(self, stored: Mapping[str, NDArray[Any]], done: int) -> None:
         """Go back to a state."""
         torch = require("torch")
-        put = {name: torch.from_numpy(value).to(self.put["centre"].device) for name, value in stored.items()}
-        self.put = {name: put[name] for name in self.fixed}
-        for name, value in self.learned.items():
-            with torch.no_grad():
-                value.copy_(put[name])
-            self.adam.state[value] = {
-                "step": torch.tensor(float(done)),
-                "exp_avg": put[f"{name}.first"],
-                "exp_avg_sq": put[f"{name}.second"],
-            }
+        self.put = {name: torch.from_numpy(stored[name]).to(value) for name, value in self.put.items()}
+        restore_learned(self.learned, self.adam, stored, done)
 
 
-def _state(translators: Mapping[int, _Translator]) -> dict[str, NDArray[Any]]:
-    return {f"{layer}.{name}": value for layer, each in translators.items() for name, value in each.state().items()}
+def _of_layers(parts: Mapping[int, Mapping[str, T]]) -> dict[str, T]:
+    """Name what each layer has after the layer."""
+    return {f"{layer}.{name}": value for layer, named in parts.items() for name, value in named.items()}
 
 
 def _resume(file: Path, identity: Mapping[str, Any], translators: Mapping[int, _Translator]) -> int:
     """Put translators back to what a file says, after it was found to be of this training; return the steps done."""
-    found, tensors = read_checkpoint(file, _TRAINING, _FORMAT)
-    differ = [name for name, value in identity.items() if found.get(name) != value]
-    other = [f"{name} {found.get(name)!r}, not {identity[name]!r}" for name in differ]
-    if other:
-        msg = f"{file} is the state of another training: {'; '.join(other)}; remove it, or name another file"
-        raise InvalidInputError(msg)
-    names = {*_Translator.fixed, *(f"{each}{m}" for each in _Translator.names for m in ("", ".first", ".second"))}
-    done = found.get("done")
-    if set(tensors) != {f"{layer}.{name}" for layer in translators for name in names} or not isinstance(done, int):
-        msg = f"{file} does not hold a whole state of training; remove it to begin again"
-        raise InvalidInputError(msg)
-    for layer, each in translators.items():
-        each.restore({name: tensors[f"{layer}.{name}"] for name in names}, done)
-    return done
+    shapes = {layer: translator.shapes() for layer, translator in translators.items()}
+    facts, tensors = resumed(file, _TRAINING, _FORMAT, identity, _of_layers(shapes), {"done": int})
+    for layer, translator in translators.items():
+        translator.restore({name: tensors[f"{layer}.{name}"] for name in shapes[layer]}, facts["done"])
+    return int(facts["done"])
 
 
 def _checked(

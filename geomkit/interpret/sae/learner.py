@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geomkit.core.optional import require
 from geomkit.core.validation import check_number, check_whole
 from geomkit.errors import InvalidInputError
+from geomkit.interpret.adam_state import restore_learned, state_of, state_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,27 +144,16 @@ class Learner:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that the next step depends on, but for its number."""
-        out: dict[str, NDArray[Any]] = {**self.weights(), "silent": self.silent.cpu().numpy()}
-        for name, value in self.learned.items():
-            moments = self.adam.state[value]
-            out |= {
-                f"{name}.first": moments["exp_avg"].cpu().numpy(),
-                f"{name}.second": moments["exp_avg_sq"].cpu().numpy(),
-            }
-        return out
+        return state_of(self.learned, {"silent": self.silent}, self.adam)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the state."""
+        return state_shapes(self.learned, {"silent": self.silent})
 
     def restore(self, stored: Mapping[str, NDArray[Any]], done: int) -> None:
         """Go back to a state."""
-        torch = require("torch")
-        put = {name: torch.from_numpy(value).to(self.device) for name, value in stored.items()}
-        self.silent = put["silent"]
-        for name, value in self.learned.items():
-            with torch.no_grad():
-                value.copy_(put[name])
-            self.adam.state[value] = {
-                "step": torch.tensor(float(done), device=self.device),
-                "exp_avg": put[f"{name}.first"], "exp_avg_sq": put[f"{name}.second"],
-            }  # fmt: skip
+        self.silent = require("torch").from_numpy(stored["silent"]).to(self.device)
+        restore_learned(self.learned, self.adam, stored, done)
 
 
 def _summed(at: "Tensor", values: "Tensor", table: "Tensor") -> "Tensor":

@@ -16,9 +16,10 @@ from geomkit.core.optional import require
 from geomkit.core.validation import check_whole
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.activations import Activations
+from geomkit.interpret.adam_state import resumed
 from geomkit.interpret.sae.autoencoder import SINK, SparseAutoencoder, blocks, load_autoencoder
 from geomkit.interpret.sae.learner import Learner, Settings, learning_share
-from geomkit.interpret.saved_weights import read_checkpoint, write_checkpoint
+from geomkit.interpret.saved_weights import write_checkpoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +133,11 @@ def train_autoencoder(
     }  # fmt: skip
     file = None if state_file is None else Path(state_file)
     learner = Learner(settings, states.shape[1], device or "cpu")
-    done, curve = (0, []) if file is None or not file.exists() else _resume(file, identity, learner)
+    done, curve = 0, list[dict[str, float]]()
+    if file is not None and file.exists():
+        facts, tensors = resumed(file, _KIND, _FORMAT, identity, learner.shapes(), {"done": int, "curve": list})
+        done, curve = facts["done"], facts["curve"]
+        learner.restore(tensors, done)
     per_epoch = -(-len(rows) // settings.batch)
     steps, first, order = settings.epochs * per_epoch, done, (-1, rows)
     start = time.perf_counter()
@@ -265,27 +270,6 @@ def _standard(states: NDArray[Any], rows: NDArray[np.int64]) -> tuple[NDArray[np
         msg = "states are all equal; there is nothing to learn"
         raise InvalidInputError(msg)
     return centre, float(np.sqrt(len(rows) / square)), longest
-
-
-def _resume(file: Path, identity: Mapping[str, Any], learner: Learner) -> tuple[int, list[dict[str, float]]]:
-    """Put a learner back to what a file says, after it was found to be of this training; return the steps done."""
-    found, tensors = read_checkpoint(file, _KIND, _FORMAT)
-    other = [
-        f"{name} {found.get(name)!r}, not {value!r}" for name, value in identity.items() if found.get(name) != value
-    ]
-    if other:
-        msg = f"{file} is the state of another training: {'; '.join(other)}; remove it, or name another file"
-        raise InvalidInputError(msg)
-    shapes = {name: tuple(value.shape) for name, value in learner.learned.items()}
-    wanted = {f"{name}{moment}": shape for name, shape in shapes.items() for moment in ("", ".first", ".second")}
-    wanted["silent"] = (learner.settings.n_features,)
-    done, curve = found.get("done"), found.get("curve")
-    whole = {name: value.shape for name, value in tensors.items()} == wanted
-    if not whole or not isinstance(done, int) or not isinstance(curve, list):
-        msg = f"{file} does not hold a whole state of training; remove it to begin again"
-        raise InvalidInputError(msg)
-    learner.restore(tensors, done)
-    return done, curve
 
 
 def _progress(point: Mapping[str, float], steps: int, rate: float) -> str:
