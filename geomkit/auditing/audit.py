@@ -54,7 +54,7 @@ def audit(
     Parameters
     ----------
     x : array_like (n, d)
-        Rows to measure, n >= 3: float16, bfloat16, float32, float64 or integers; dense or scipy sparse. All are measured.
+        Rows to measure, n >= 3: float16, bfloat16, float32, float64 or integers; dense or scipy sparse.
     k : int
         Neighbours of each row; 2 <= k <= n - 1.
     metric : {"cosine", "euclidean", "dot"}
