@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import geomkit
-from geomkit.distributed.api import at_scale
+from geomkit.distributed.api import distribute
 from geomkit.interpret.lens.logit_lens import logit_lens
 from geomkit.interpret.lens.tuned_lens import load_tuned_lens
 from geomkit.interpret.sae.autoencoder import load_autoencoder
@@ -44,7 +44,7 @@ def test_a_tuned_lens_is_the_same():
 def test_a_folder_of_partial_results_gives_the_same_values(tmp_path):
     folder = copytree(SAVED / "run", tmp_path / "run")
     expected = np.load(SAVED / "expected.npz")
-    with at_scale(np.load(SAVED / "rows.npy"), run=folder, every=0.0, threads=1) as rows:
+    with distribute(np.load(SAVED / "rows.npy"), checkpoint_dir=folder, checkpoint_every=0.0, threads=1) as rows:
         moments, cosine = geomkit.moments(rows), geomkit.cosine_stats(rows)
     found = [moments.cosine_mean, moments.squared_distance_variance, cosine.mean, cosine.std]
     np.testing.assert_allclose(found, [*expected["moments"], *expected["cosine"]], rtol=1e-12)

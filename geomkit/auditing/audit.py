@@ -54,7 +54,7 @@ def audit(
     Parameters
     ----------
     x : array_like (n, d)
-        As for `cosine_stats`: n >= 3 rows, all of which are measured.
+        Rows to measure, n >= 3: float16, bfloat16, float32, float64 or integers; dense or scipy sparse.
     k : int
         Neighbours of each row; 2 <= k <= n - 1.
     metric : {"cosine", "euclidean", "dot"}
@@ -80,8 +80,16 @@ def audit(
         What to call the data.
     seed : int
         Draws random sets, the sample, folds and shuffled labels; at least 0.
-    precision, backend, device, on_invalid, threads
-        As for `cosine_stats`; `precision` decides the speed of finding neighbours, not what is found.
+    precision : {"float32", "bfloat16", "float64"}; of Triton {"float32", "bfloat16", "float16", "tf32"}
+        Precision in which neighbours are looked for; it decides how long that takes, not which are found.
+    backend : {"auto", "cpu", "torch", "triton", "reference"}
+        Which kernels run; ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise.
+    device : str, torch.device or a list of these, optional
+        Where the rows and the random sets are measured; where the data lies unless given.
+    on_invalid : {"raise", "drop"}
+        What to do with rows that are not finite or, under ``"cosine"``, zero.
+    threads : int, optional
+        Worker threads of the CPU backend; all processors of this process unless given.
     say : callable, optional
         Told about progress, a line at a time.
 
@@ -94,8 +102,10 @@ def audit(
     InvalidInputError
         The data cannot be measured at all, or an argument is out of range. A statistic that these rows do not have is
         NaN with a reason, and the rest goes on.
-    BackendUnavailableError, DeviceMemoryError
-        As for `cosine_stats`.
+    BackendUnavailableError
+        The library behind the backend, or the device, is missing.
+    DeviceMemoryError
+        A device has no room for the smallest tile of pairs.
 
     Notes
     -----

@@ -110,7 +110,7 @@ class Checkpoint:
         return time.monotonic() - self._saved >= max(self._every, SHARE * self._cost)
 
     def save(self, done: NDArray[np.bool_], state: State) -> None:
-        """Write under a temporary name, and put the complete file in place of the one before.
+        """Put a complete file in the place of the one before.
 
         Raises
         ------
@@ -118,13 +118,7 @@ class Checkpoint:
             There is no room, or the folder is gone; the file before is as it was.
         """
         start = time.monotonic()
-        try:
-            with written(self.path) as part, part.open("wb") as file:
-                np.savez(file, settings=np.array(self._settings), done=done, **state)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-        except StorageError as why:
-            msg = f"partial results {why}; those before are kept"
-            raise StorageError(msg) from why
+        with written(self.path) as part, part.open("wb") as file:
+            np.savez(file, settings=np.array(self._settings), done=done, **state)  # type: ignore[arg-type]
         self._saved = time.monotonic()
         self._cost = self._saved - start

@@ -108,7 +108,7 @@ class Demand:
 
     @classmethod
     def of(cls, job: Job, machines: Machines) -> "Demand":
-        """Follow the schedule of `geomkit.at_scale`.
+        """Follow the schedule of `geomkit.distribute`.
 
         Notes
         -----

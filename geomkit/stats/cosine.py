@@ -146,6 +146,15 @@ def cosine_stats(
     -----
     O(n² d) time. Beyond the input: the unit rows up to 256 MiB, and a few MiB a thread; on a GPU the unit rows up to
     half of its free memory, and tiles of up to 8192 x 8192 pairs, halved with a warning where they do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import geomkit
+    >>> x = np.random.default_rng(0).standard_normal((200, 8))
+    >>> found = geomkit.cosine_stats(x)
+    >>> print(f"{found.mean:.4f} {found.std:.3f} {found.quantile(0.5):.2f}")
+    -0.0015 0.352 -0.01
     """
     scores = prepare(as_matrix(x), backend, precision, on_invalid, threads, cosine_scores, device=device)
     return stats_of(scores, threads=threads)
@@ -242,11 +251,14 @@ def cosine_similarity(
     Parameters
     ----------
     x, y : array_like (n, d), (m, d)
-        As for `cosine_stats`, from one row upward.
+        Rows to compare, at least one: float16, bfloat16, float32, float64 or integers; dense or scipy sparse; finite,
+        and no zero row.
     precision : {"float32", "float64"}
         Of the products and the matrix.
-    backend, device
-        As for `cosine_stats`, but one device.
+    backend : {"auto", "cpu", "torch", "reference"}
+        Which kernels run; ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise.
+    device : str or torch.device, optional
+        Where work happens, such as ``"cuda"``, ``"cuda:1"`` or ``"cpu"``; where the data lies unless given.
 
     Returns
     -------
@@ -265,6 +277,12 @@ def cosine_similarity(
     Notes
     -----
     O(n m d) time and O(n m) memory: for statistics of many rows use `cosine_stats`, which never holds the matrix.
+
+    Examples
+    --------
+    >>> import geomkit
+    >>> geomkit.cosine_similarity([[3.0, 4.0], [4.0, 3.0]], [[1.0, 0.0]]).round(3).tolist()
+    [[0.6000000238418579], [0.800000011920929]]
     """
     check_choice(precision, "precision", _OF_MATRIX)
     left = as_matrix(x, min_rows=1)

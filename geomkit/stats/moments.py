@@ -78,8 +78,14 @@ class MomentsAccumulator:
 
     Parameters
     ----------
-    backend, device, on_invalid, threads
-        As for `moments`.
+    backend : {"auto", "cpu", "torch", "reference"}
+        Which kernels run; ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise.
+    device : str or torch.device, optional
+        Where work happens, such as ``"cuda"``, ``"cuda:1"`` or ``"cpu"``; where the data lies unless given.
+    on_invalid : {"raise", "drop"}
+        What to do with rows that are not finite or zero.
+    threads : int, optional
+        Worker threads of the CPU backend; all processors of this process unless given.
 
     Raises
     ------
@@ -93,6 +99,19 @@ class MomentsAccumulator:
     Holds 16 d² bytes; an update in several blocks holds as much again for each worker while it runs (256 MiB in all
     or one worker). `update` is O(m d²) for m rows, `merge` and `result` are O(d²). Rows of more than 8192 coordinates
     are refused: see `moments`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import geomkit
+    >>> x = np.random.default_rng(0).standard_normal((200, 8))
+    >>> stream = geomkit.MomentsAccumulator()
+    >>> for block in np.split(x, 4):
+    ...     stream = stream.update(block)
+    >>> stream.n
+    200
+    >>> bool(np.isclose(stream.result().squared_distance_mean, geomkit.moments(x).squared_distance_mean))
+    True
     """
 
     def __init__(
@@ -266,6 +285,17 @@ def moments(
     By rows, where n < d or d > 8192: O(n² d), for sparse rows O(n²) and the terms that they share, with each pair
     counted once, and a few blocks. Errors are float64 roundings of sums: means come out to about 1e-15 of ``E D²`` (of
     1, for cosines), variances to about 1e-15 of its square.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import geomkit
+    >>> x = np.random.default_rng(0).standard_normal((200, 8))
+    >>> found = geomkit.moments(x)
+    >>> found.n_pairs
+    19900
+    >>> print(f"{found.cosine_mean:.4f} {found.squared_distance_mean:.2f}")
+    -0.0015 15.59
     """
     check_on_invalid(on_invalid)
     check_threads(threads)

@@ -103,16 +103,25 @@ def spectrum(
     Parameters
     ----------
     x : array_like (n, d)
-        As for `cosine_stats`; the smaller of n and d at most 8192.
-    backend, device, on_invalid, threads
-        As for `moments`.
+        Rows to measure: float16, bfloat16, float32, float64 or integers; dense or scipy sparse; n >= 2, no zero
+        row, and the smaller of n and d at most 8192. They are read where they lie, block by block.
+    backend : {"auto", "cpu", "torch", "reference"}
+        Which kernels run; ``"auto"`` is torch for work on an accelerator and the CPU kernels otherwise.
+    device : str or torch.device, optional
+        Where work happens, such as ``"cuda"``, ``"cuda:1"`` or ``"cpu"``; where the data lies unless given.
+    on_invalid : {"raise", "drop"}
+        What to do with rows that are not finite or zero.
     standard_errors : bool
         Whether to give those of the ranks and of the IsoScore, too: another product in the second pass over the rows,
         about a third more time.
+    threads : int, optional
+        Worker threads of the CPU backend; all processors of this process unless given.
 
     Returns
     -------
     Spectrum
+        `participation_ratio`, `effective_rank` and `stable_rank` say how many directions the rows use, `isoscore` how
+        evenly; `eigenvalues` are those of the covariance, largest first.
 
     Raises
     ------
@@ -130,6 +139,15 @@ def spectrum(
 
     A row's influence on a function g of the eigenvalues is Σ_j ∂g/∂λ_j (p_ij² - λ_j), p_ij its coordinate, about the
     mean, along the j-th eigenvector. Directions with less than 2⁻⁴⁰ of the variance are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import geomkit
+    >>> x = np.random.default_rng(0).standard_normal((200, 8))
+    >>> found = geomkit.spectrum(x)
+    >>> print(f"{found.participation_ratio:.2f} of {len(found.eigenvalues)}")
+    7.70 of 8
     """
     return spectrum_and_moments(
         x, backend=backend, device=device, on_invalid=on_invalid, standard_errors=standard_errors, threads=threads

@@ -1,15 +1,20 @@
 """Readings of the audit against the functions that measure one thing, and influence values against a jackknife."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy import stats
 
 import geomkit
+from geomkit.auditing import passes
 from geomkit.auditing.influences import standard_error
 from geomkit.auditing.measurements import measure
 from geomkit.auditing.passes import Options
+from geomkit.core.matrix import as_matrix
+from geomkit.pairwise.scores import cosine_scores
+from geomkit.stats.cosine import prepare
 from tests.auditing import spaces
 
 N, K = 300, 6
@@ -125,3 +130,15 @@ def test_the_largest_part_of_the_graph_is_not_an_island():
     x = np.concatenate([spaces.gaussian(20, 4) * 0.01 + [9, 0, 0, 0], spaces.gaussian(60, 4) * 0.01 - [9, 0, 0, 0]])
     value = measure(x, Options(k=5)).values["island_share"]
     assert value.value == pytest.approx(0.25)
+
+
+def test_the_spectrum_of_directions_copies_no_rows():
+    x = np.random.default_rng(0).standard_normal((200_000, 32), dtype=np.float32)
+    scores = prepare(as_matrix(x), "auto", "float32", "raise", 1, cosine_scores)
+    passes._shape(scores, Options(threads=1))
+    tracemalloc.start()
+    passes._shape(scores, Options(threads=1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Beside blocks, some numbers of each row; a copy of the rows would be x.nbytes more.
+    assert peak < 0.8 * x.nbytes

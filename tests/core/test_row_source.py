@@ -14,7 +14,7 @@ from geomkit.core.memory import budget, free_memory
 from geomkit.core.row_source import RowSlice, RowSource
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend
-from geomkit.pairwise.normalization import unit_rows
+from geomkit.pairwise.normalization import centred_rows, unit_rows
 from geomkit.pairwise.panels import Panels, panel_pairs, panel_rows, row_bytes, tiles_of
 from geomkit.pairwise.scores import cosine_scores, euclidean_scores
 from geomkit.pairwise.tiles import Tiles, schedule, tile_size
@@ -212,3 +212,17 @@ def test_parts_of_stored_rows_are_stored_rows():
     np.testing.assert_array_equal(part[9:3], x[:0])
     np.testing.assert_array_equal(part[::10], x[10:40:10])
     assert part.where(5) == "row 15 of kept"
+
+
+def test_centred_rows_are_read_three_times():
+    x, read = rows(5000), []
+
+    class Counting(Kept):
+        def read(self, start, stop):
+            read.append(stop - start)
+            return super().read(start, stop)
+
+    centred = centred_rows(as_matrix(Counting(x)), Backend.CPU, "float32", "raise")
+    assert centred.resident is not None
+    # For norms and mean, for the squared norms about it, and to be kept; and the first one, which the mean lies about.
+    assert sum(read) == 3 * len(x) + 1
