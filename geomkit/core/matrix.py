@@ -23,6 +23,7 @@ __all__ = [
     "as_matrix",
     "check_choice",
     "check_same_width",
+    "finite_rows",
     "name_rows",
     "reject_invalid",
     "reject_rows",
@@ -387,6 +388,17 @@ def reject_rows(
         msg = f"{left}; it must have at least {min_rows}"
         raise InvalidInputError(msg)
     return kept
+
+
+def finite_rows(x: Any, *, name: str = "x", min_rows: int = 1) -> NDArray[np.float64]:
+    """Return all rows of anything array-like, dense and in float64, and refuse those that are not finite."""
+    matrix = as_matrix(x, name=name, min_rows=min_rows)
+    rows = np.array(matrix.block(0, matrix.n), np.float64)
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        msg = f"{name} has {matrix.name_rows(bad)} that are not finite; drop those rows"
+        raise InvalidInputError(msg)
+    return rows
 
 
 def check_same_width(x: Matrix, y: Matrix) -> None:

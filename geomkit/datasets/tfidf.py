@@ -14,10 +14,10 @@ from scipy import sparse
 
 from geomkit.core.cache import cached_array
 from geomkit.core.optional import require
+from geomkit.core.validation import check_whole
 from geomkit.datasets.catalogue import PACKAGES
 from geomkit.datasets.corpora import BBC, NEWSGROUPS, Corpus, bbc, newsgroups, texts_hash
 from geomkit.datasets.record import GRID, Source, Vectors, expect_dim, taken
-from geomkit.errors import InvalidInputError
 
 SETTINGS: dict[str, object] = {"sublinear_tf": True, "min_df": 3, "stop_words": "english"}
 """What every TF-IDF here is made with; rows are scaled to norm 1 (scikit-learn's default)."""
@@ -95,9 +95,7 @@ def lsa(dim: int) -> NDArray[np.float32]:
     InvalidInputError
         dim out of range.
     """
-    if not 1 <= dim <= LSA_COMPONENTS:
-        msg = f"dim is {dim}; latent semantic analysis has 1 to {LSA_COMPONENTS} components"
-        raise InvalidInputError(msg)
+    check_whole(dim, "dim", 1, LSA_COMPONENTS, high_is="components of latent semantic analysis")
     corpus = newsgroups("train")
     parts = {
         "format": 1,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import as_matrix
+from geomkit.core.matrix import finite_rows
 from geomkit.core.optional import require
-from geomkit.core.validation import check_positive, name_rows
+from geomkit.core.validation import check_positive
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.lens.logit_lens import LogitLens
 from geomkit.interpret.lens.statistics import tensor
@@ -39,7 +39,7 @@ def nearest_in(table: Any, *, device: str | None = None) -> Scorer:
         Where the products run; the CPU by default.
     """
     torch = require("torch")
-    rows = _finite(table, "table")
+    rows = finite_rows(table, name="table")
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     rows /= np.where(norms > 0, norms, 1.0)
     unit = torch.from_numpy(rows.astype(np.float32)).to(device)
@@ -92,7 +92,7 @@ def token_ranks(
         Vectors are not finite, a target is not one token a vector, or it is not in the vocabulary.
     """
     torch = require("torch")
-    rows = _finite(vectors, "vectors")
+    rows = finite_rows(vectors, name="vectors")
     ranks = {name: np.empty(len(rows), np.int64) for name in targets}
     for start in range(0, len(rows), chunk):
         scores = read(rows[start : start + chunk].astype(np.float32))
@@ -242,7 +242,7 @@ def pursuit(
     table: O(steps · n · vocabulary · d).
     """
     torch = require("torch")
-    rows, words = _finite(pooled, "pooled"), _finite(table, "table")
+    rows, words = finite_rows(pooled, name="pooled"), finite_rows(table, name="table")
     norms = np.linalg.norm(words, axis=1)
     if rows.shape[1] != words.shape[1] or not norms.all():
         msg = f"table must have {rows.shape[1]} columns as pooled has, and no row of zeros; got {words.shape}"
@@ -285,18 +285,8 @@ def _bag(row: NDArray[np.float64], words: NDArray[np.float64], tokens: list[int]
     return Bag({token: count for token, count in zip(tokens, counts, strict=True) if count > 0})
 
 
-def _finite(x: Any, name: str) -> NDArray[np.float64]:
-    matrix = as_matrix(x, name=name, min_rows=1)
-    rows = np.array(matrix.block(0, matrix.n), np.float64)
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        msg = f"{name} has {name_rows(bad)} that are not finite"
-        raise InvalidInputError(msg)
-    return rows
-
-
 def _paired(x: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    a, b = _finite(x, "x"), _finite(y, "y")
+    a, b = finite_rows(x, name="x"), finite_rows(y, name="y")
     if len(a) != len(b):
         msg = f"x and y must have the same rows; got {len(a)} and {len(b)}"
         raise InvalidInputError(msg)

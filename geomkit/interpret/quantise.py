@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import as_matrix
+from geomkit.core.matrix import finite_rows
 from geomkit.core.validation import check_choice, check_whole, name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.directions import principal
@@ -114,7 +114,7 @@ class Quantiser:
         return np.where(step > 0, step, 1.0)
 
     def _coordinates(self, x: Any) -> NDArray[np.float64]:
-        rows = _rows(x, 1)
+        rows = finite_rows(x)
         if rows.shape[1] != self.d:
             msg = f"x has {rows.shape[1]} columns; this code is of {self.d}"
             raise InvalidInputError(msg)
@@ -146,7 +146,7 @@ def quantiser(x: Any, kind: str, *, directions: int | None = None, seed: int = 0
         Rows are not finite, or an argument is not one of its choices or out of range.
     """
     check_choice(kind, "kind", tuple(BITS))
-    rows = _rows(x, 2)
+    rows = finite_rows(x, min_rows=2)
     n, d = rows.shape
     mean = basis = None
     if directions is not None:
@@ -164,13 +164,3 @@ def quantiser(x: Any, kind: str, *, directions: int | None = None, seed: int = 0
 def _mean_where(rows: NDArray[np.float64], chosen: NDArray[np.bool_], other: NDArray[np.float64]) -> Any:
     counts = chosen.sum(axis=0)
     return np.where(counts > 0, np.where(chosen, rows, 0.0).sum(axis=0) / np.maximum(counts, 1), other)
-
-
-def _rows(x: Any, least: int) -> NDArray[np.float64]:
-    matrix = as_matrix(x, min_rows=least)
-    rows = np.array(matrix.block(0, matrix.n), np.float64)
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        msg = f"x has {name_rows(bad)} that are not finite"
-        raise InvalidInputError(msg)
-    return rows

@@ -16,7 +16,7 @@ from geomkit.core.matrix import as_matrix
 from geomkit.core.optional import require
 from geomkit.core.result import Result
 from geomkit.core.threads import one_thread_each
-from geomkit.core.validation import check_positive, check_whole, name_rows
+from geomkit.core.validation import check_choice, check_number, check_positive, check_whole, name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.directions import coordinates, grid
 from geomkit.stats.labels import Labels, as_labels
@@ -154,9 +154,7 @@ def separability(
     for name, value, least in (("seed", seed, 0), ("shuffles", shuffles, 2), ("resamples", resamples, 100)):
         check_whole(value, name, least)
     check_positive(ridge, "ridge")
-    if not 0 < keep <= 1:
-        msg = f"keep must be in (0, 1]; got {keep!r}"
-        raise InvalidInputError(msg)
+    check_number(keep, "keep", 0, 1, open_low=True)
     rows = _rows(x)
     known = as_labels(labels, rows.shape[0])
     first, second, copies = _parts(rows, train, test, on_copies)
@@ -340,9 +338,7 @@ def _rows(x: Any) -> Rows:
 
 
 def _parts(rows: Rows, train: Any, test: Any, on_copies: str) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    if on_copies not in {"raise", "drop"}:
-        msg = f"on_copies must be 'raise' or 'drop'; got {on_copies!r}"
-        raise InvalidInputError(msg)
+    check_choice(on_copies, "on_copies", ("raise", "drop"))
     first, second = (_numbers(each, name, rows.shape[0]) for each, name in ((train, "train"), (test, "test")))
     if len(both := np.intersect1d(first, second)):
         msg = f"train and test must share no row; they share {name_rows(both)}"

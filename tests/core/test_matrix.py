@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from geomkit.core.matrix import as_matrix, reject_rows
+from geomkit.core.matrix import as_matrix, finite_rows, reject_rows
 from geomkit.errors import GeomkitError, InvalidInputError
 from geomkit.stats.concentration import concentration
 from geomkit.stats.cosine import cosine_similarity, cosine_stats
@@ -312,3 +312,13 @@ def test_precision_and_backend_of_the_matrix():
 def test_no_bad_rows_leave_the_matrix_as_it_is():
     matrix = as_matrix(PLAIN)
     assert reject_rows(matrix, np.zeros(3, bool), "are bad", "raise", 2) is matrix
+
+
+def test_finite_rows_are_dense_and_wide():
+    rows = finite_rows(np.array([[1, 2], [3, 4]], np.float16))
+    assert rows.dtype == np.float64
+    assert rows.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(InvalidInputError, match=r"^table has 2 rows \(first: 0, 2\) that are not finite; drop those"):
+        finite_rows([[np.nan, 1], [1, 1], [1, -np.inf]], name="table")
+    with pytest.raises(InvalidInputError, match=r"table has 1 row .* must have at least 2"):
+        finite_rows([[1.0, 1]], name="table", min_rows=2)

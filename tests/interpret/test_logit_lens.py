@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_refused():
     with pytest.raises(InvalidInputError, match="layer is 4"):
         reading_of(lens, TEXT, [4])
     for top in (0, 61):
-        with pytest.raises(InvalidInputError, match=f"top is {top}"):
+        with pytest.raises(InvalidInputError, match=f"top must be a whole number from 1 to .*; got {top}"):
             reading_of(lens, TEXT, top=top)
 
 
@@ -125,7 +125,7 @@ def test_rows_are_drawn_within_texts_and_never_first_or_last(cache):
     assert len(rows) != len(rows_of(states, 4, 1)) or (rows != rows_of(states, 4, 1)).any()
     everything = rows_of(states, 64, 0)
     assert len(everything) == (lengths - 2).sum()
-    with pytest.raises(InvalidInputError, match="per_text is 0"):
+    with pytest.raises(InvalidInputError, match="per_text must be a whole number of at least 1; got 0"):
         rows_of(states, 0, 0)
     with pytest.raises(InvalidInputError, match="no text has a token between"):
         rows_of(activations(lens_models.loaded("llama"), ["w1 w2", "w3"], [3]), 1, 0)

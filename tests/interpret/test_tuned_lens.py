@@ -234,10 +234,10 @@ def test_a_full_disk_leaves_the_last_state(made, tmp_path, monkeypatch):
     [
         ([3], {}, "layers are .3.; they must be from 0 to 2"),
         ([], {}, "layers are"),
-        ([1], {"steps": -1}, "steps is -1"),
-        ([1], {"batch": 0}, "batch is 0"),
-        ([1], {"learning_rate": 0.0}, "learning_rate is 0"),
-        ([1], {"start": "zero"}, "start must be regression or identity"),
+        ([1], {"steps": -1}, "steps must be a whole number of at least 0; got -1"),
+        ([1], {"batch": 0}, "batch must be a whole number of at least 1; got 0"),
+        ([1], {"learning_rate": 0.0}, "learning_rate must be a number above 0; got 0"),
+        ([1], {"start": "zero"}, r"start must be one of \['regression', 'identity'\]"),
         ([1], {"batch": 10_000}, "a batch takes 10,000"),
     ],
 )

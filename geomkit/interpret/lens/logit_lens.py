@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geomkit.core.optional import require
 from geomkit.core.result import json_safe
+from geomkit.core.validation import check_whole
 from geomkit.datasets.language_model import LanguageModel
 from geomkit.datasets.states import forward, running, wanted_layers
 from geomkit.errors import InvalidInputError
@@ -192,9 +193,7 @@ def reading_of(
         The text is empty or too long; a layer is not there or has no translator; `top` is not in 1 to the vocabulary.
     """
     ids, n_truncated = _ids(lens, text, truncate)
-    if not 1 <= top <= lens.parts.vocabulary:
-        msg = f"top is {top}; it must be from 1 to the {lens.parts.vocabulary:,} tokens of the vocabulary"
-        raise InvalidInputError(msg)
+    check_whole(top, "top", 1, lens.parts.vocabulary, high_is="tokens of the vocabulary")
     if tuned is not None:
         tuned.check_model(lens)
         layers = (*tuned.layers, lens.n_layers) if layers is None else layers

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from geomkit.core.optional import require
+from geomkit.core.validation import check_whole
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.activations import Activations
 from geomkit.interpret.lens.logit_lens import CHUNK, STATISTICS, LogitLens, chunks, measured
@@ -73,9 +74,7 @@ def rows_of(states: Activations, per_text: int, seed: int) -> NDArray[np.int64]:
     InvalidInputError
         `per_text` is less than 1, or no text has three tokens.
     """
-    if per_text < 1:
-        msg = f"per_text is {per_text}; it must be at least 1"
-        raise InvalidInputError(msg)
+    check_whole(per_text, "per_text", 1)
     usable = np.flatnonzero(~states.sinks & (states.next_tokens >= 0))
     if not len(usable):
         msg = "no text has a token between its first, which is a sink of attention, and its last, which nothing follows"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.optional import require
+from geomkit.core.validation import check_choice, check_number, check_whole
 from geomkit.datasets.states import running
 from geomkit.errors import InvalidInputError
 from geomkit.interpret.activations import Activations
@@ -256,16 +257,10 @@ def _checked(
         msg = f"layers are {list(layers)}; they must be from 0 to {lens.n_layers - 1}, before the last"
         raise InvalidInputError(msg)
     check_states(lens, states, {*chosen, lens.n_layers})
-    if start not in {"regression", "identity"}:
-        msg = f"start must be regression or identity; got {start!r}"
-        raise InvalidInputError(msg)
-    if steps < 0:
-        msg = f"steps is {steps}; it must be at least 0"
-        raise InvalidInputError(msg)
-    for name, value in (("batch", batch), ("learning_rate", learning_rate)):
-        if not value > 0:
-            msg = f"{name} is {value}; it must be above 0"
-            raise InvalidInputError(msg)
+    check_choice(start, "start", ("regression", "identity"))
+    check_whole(steps, "steps", 0)
+    check_whole(batch, "batch", 1)
+    check_number(learning_rate, "learning_rate", 0, open_low=True)
     if len(rows) < batch:
         msg = f"rows has {len(rows):,}; a batch takes {batch:,}"
         raise InvalidInputError(msg)
