@@ -120,9 +120,9 @@ class Panels:
 
     def _resident(self, left: Span, right: Span) -> Tiles:
         panels = [self._held[span] for span in dict.fromkeys((left, right))]
-        factors = tuple(_Within((panel.span, getattr(panel, side)) for panel in panels) for side in ("left", "right"))
+        lefts, rights = (_Within((panel.span, getattr(panel, side)) for panel in panels) for side in ("left", "right"))
         rows = self._tiles.rows
-        return replace(self._tiles, rows=rows.holding(rows.matrix, factors))
+        return replace(self._tiles, rows=rows.holding(rows.matrix, (lefts, rights)))
 
     def _make(self, span: Span) -> Panel:
         """Prepare the rows of a panel, block by block."""

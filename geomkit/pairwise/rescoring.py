@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from geomkit.core.blocks import block_rows, each_block
 from geomkit.core.devices import if_it_fits
 from geomkit.core.matrix import Matrix
-from geomkit.kernels import load, module
+from geomkit.kernels import Backend, load, module
 from geomkit.pairwise.normalization import as_given, divided, room, taken
 from geomkit.pairwise.queries import Queries
 from geomkit.pairwise.scores import Form, Scores, dividable
@@ -20,7 +20,7 @@ _GATHERED_ENTRIES = 2**22
 """Entries of rows that are gathered at a time (32 MiB in float64)."""
 
 _FEW_CANDIDATES = 8
-"""Candidates of a row from which on a block has fewer rows ..."""
+"""Candidates of a row from which on a block of the CPU backend has fewer rows ..."""
 
 _NARROW = 64
 """... as it has no more for rows of fewer coordinates, so that threads share the work."""
@@ -68,7 +68,9 @@ def exact_scores(
     in_one_step = not scores.directed or (dividable(scores.divisors) and dividable(queries.norms))
     whole = _whole(scores, candidates.size) if in_one_step else None
     work = partial(_score_block, scores, queries.matrix, whole, in_one_step)
-    entries = max(matrix.d, _NARROW) * -(-candidates.shape[1] // _FEW_CANDIDATES)
+    entries = matrix.d
+    if scores.backend is Backend.CPU:
+        entries = max(entries, _NARROW) * -(-candidates.shape[1] // _FEW_CANDIDATES)
     blocks = Matrix("rows", numbers[:, None], "numpy", len(numbers), entries, "int64", places=matrix.places)
     parts = each_block(blocks, scores.backend, threads, work, numbers, divisors, candidates, crew=crew)
     out = np.concatenate(parts, axis=0)

@@ -66,15 +66,8 @@ class Tiles:
 
     def on(self, device: Any) -> "Tiles":
         """Return the same tiles, made on another device, which keeps the rows if it has the memory."""
-        rows, here = self.rows, self.rows.resident_factors
-
-        def copy() -> tuple[Any, Any]:
-            # Factors that are one stay one.
-            left, right = here
-            there = left.to(device)
-            return there, there if right is left else right.to(device)
-
-        kept = None if here is None else if_it_fits(copy, "prepared rows", device)
+        rows, factors = self.rows, self.rows.resident_factors
+        kept = None if factors is None else if_it_fits(lambda: _copied(*factors, device), "prepared rows", device)
         return replace(self, rows=rows.holding(rows.matrix.placed((str(device),)), kept))
 
     def worker(self, size: int, buffers: int = 1) -> Callable[[slice, slice], Any]:
@@ -114,6 +107,12 @@ class Tiles:
             return out
 
         return tile
+
+
+def _copied(left: Any, right: Any, device: Any) -> tuple[Any, Any]:
+    """Copy both factors to a device; factors that are one stay one."""
+    there = left.to(device)
+    return there, there if right is left else right.to(device)
 
 
 class PairReducer(Protocol):
