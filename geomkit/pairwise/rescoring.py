@@ -93,22 +93,16 @@ def _whole(scores: Scores, n_pairs: int) -> _Whole | None:
     if scores.backend.on_device:
         if matrix.kind != "torch" or rows.device != matrix.device:
             rows, keep = _brought(scores) if matrix.on_accelerator and n_pairs >= matrix.n else None, None
-    elif matrix.kind == "torch":
-        host = rows.device.type == "cpu" and matrix.dtype in {"float32", "float64"}
-        rows = _readable(rows.numpy()) if host else None
     else:
-        rows = _readable(rows) if matrix.kind == "numpy" else None
+        if matrix.kind == "torch" and rows.device.type == "cpu" and matrix.dtype in {"float32", "float64"}:
+            rows = rows.numpy()
+        contiguous = isinstance(rows, np.ndarray) and rows.dtype.isnative and rows.flags.c_contiguous
+        rows = np.asarray(rows) if contiguous and rows.dtype.name in {"float32", "float64"} else None
     if rows is None:
         return None
     factors = np.ones(rows.shape[0])
     factors[slice(None) if keep is None else keep] = 1 / scores.divisors
     return _Whole(rows, module(scores.backend).as_working(factors, "float64", scores.device), keep)
-
-
-def _readable(data: Any) -> Any:
-    """Return an array that the kernels can read as it lies, or None."""
-    readable = data.dtype.isnative and data.dtype.name in {"float32", "float64"} and data.flags.c_contiguous
-    return np.asarray(data) if readable else None
 
 
 def _brought(scores: Scores) -> Any:
