@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 
 from geomkit.core.blocks import block_rows
-from geomkit.core.executor import Span
 from geomkit.kernels import module
 from geomkit.pairwise.normalization import Rows
 from geomkit.pairwise.scores import Scores
 from geomkit.pairwise.tiles import Tiles
 
-__all__ = ["Panel", "Panels", "panel_pairs", "panel_rows", "row_bytes", "tiles_of"]
+__all__ = ["Panel", "Panels", "Span", "panel_pairs", "panel_rows", "row_bytes", "tiles_of"]
 
 AT_ONCE = 3
 """Panels that are held: two that are multiplied, and the next."""
+
+Span = tuple[int, int]
+"""First row of a panel, and the one after its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +120,9 @@ class Panels:
 
     def _resident(self, left: Span, right: Span) -> Tiles:
         panels = [self._held[span] for span in dict.fromkeys((left, right))]
-        left_factors, right_factors = (
-            _Within((panel.span, getattr(panel, side)) for panel in panels) for side in ("left", "right")
-        )
+        lefts, rights = (_Within((panel.span, getattr(panel, side)) for panel in panels) for side in ("left", "right"))
         rows = self._tiles.rows
-        return replace(self._tiles, rows=rows.holding(rows.matrix, (left_factors, right_factors)))
+        return replace(self._tiles, rows=rows.holding(rows.matrix, (lefts, rights)))
 
     def _make(self, span: Span) -> Panel:
         """Prepare the rows of a panel, block by block."""
@@ -134,7 +134,7 @@ class Panels:
 
         def fill(first: int) -> None:
             last = min(first + step, stop)
-            rows.matrix.prefetch(last, last + step)
+            rows.matrix.ahead(last, last + step)
             part = slice(first - start, last - start)
             left[part], made = rows.factors(first, last)
             if rows.two_sided:

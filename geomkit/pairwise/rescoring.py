@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from geomkit.core.blocks import block_rows, each_block
 from geomkit.core.devices import if_it_fits
 from geomkit.core.matrix import Matrix
-from geomkit.kernels import load, module
+from geomkit.kernels import Backend, load, module
 from geomkit.pairwise.normalization import as_given, divided, room, taken
 from geomkit.pairwise.queries import Queries
 from geomkit.pairwise.scores import Form, Scores, dividable
@@ -20,7 +20,7 @@ _GATHERED_ENTRIES = 2**22
 """Entries of rows that are gathered at a time (32 MiB in float64)."""
 
 _FEW_CANDIDATES = 8
-"""Candidates of a row from which on a block has fewer rows ..."""
+"""Candidates of a row from which on a block of the CPU backend has fewer rows ..."""
 
 _NARROW = 64
 """... as it has no more for rows of fewer coordinates, so that threads share the work."""
@@ -68,7 +68,9 @@ def exact_scores(
     in_one_step = not scores.directed or (dividable(scores.divisors) and dividable(queries.norms))
     whole = _whole(scores, candidates.size) if in_one_step else None
     work = partial(_score_block, scores, queries.matrix, whole, in_one_step)
-    entries = max(matrix.d, _NARROW) * -(-candidates.shape[1] // _FEW_CANDIDATES)
+    entries = matrix.d
+    if scores.backend is Backend.CPU:
+        entries = max(entries, _NARROW) * -(-candidates.shape[1] // _FEW_CANDIDATES)
     blocks = Matrix("rows", numbers[:, None], "numpy", len(numbers), entries, "int64", places=matrix.places)
     parts = each_block(blocks, scores.backend, threads, work, numbers, divisors, candidates, crew=crew)
     out = np.concatenate(parts, axis=0)
@@ -91,22 +93,16 @@ def _whole(scores: Scores, n_pairs: int) -> _Whole | None:
     if scores.backend.on_device:
         if matrix.kind != "torch" or rows.device != matrix.device:
             rows, keep = _brought(scores) if matrix.on_accelerator and n_pairs >= matrix.n else None, None
-    elif matrix.kind == "torch":
-        host = rows.device.type == "cpu" and matrix.dtype in {"float32", "float64"}
-        rows = _readable(rows.numpy()) if host else None
     else:
-        rows = _readable(rows) if matrix.kind == "numpy" else None
+        if matrix.kind == "torch" and rows.device.type == "cpu" and matrix.dtype in {"float32", "float64"}:
+            rows = rows.numpy()
+        contiguous = isinstance(rows, np.ndarray) and rows.dtype.isnative and rows.flags.c_contiguous
+        rows = np.asarray(rows) if contiguous and rows.dtype.name in {"float32", "float64"} else None
     if rows is None:
         return None
     factors = np.ones(rows.shape[0])
     factors[slice(None) if keep is None else keep] = 1 / scores.divisors
     return _Whole(rows, module(scores.backend).as_working(factors, "float64", scores.device), keep)
-
-
-def _readable(data: Any) -> Any:
-    """Return an array that the kernels can read as it lies, or None."""
-    readable = data.dtype.isnative and data.dtype.name in {"float32", "float64"} and data.flags.c_contiguous
-    return np.asarray(data) if readable else None
 
 
 def _brought(scores: Scores) -> Any:

@@ -7,7 +7,6 @@ computed, so every unordered pair is seen once.
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import cycle
 from typing import Any, Protocol, Self
 
@@ -67,14 +66,8 @@ class Tiles:
 
     def on(self, device: Any) -> "Tiles":
         """Return the same tiles, made on another device, which keeps the rows if it has the memory."""
-        rows, here = self.rows, self.rows.resident_factors
-
-        def copy(left: Any, right: Any) -> tuple[Any, Any]:
-            # Factors that are one stay one.
-            there = left.to(device)
-            return there, there if right is left else right.to(device)
-
-        kept = None if here is None else if_it_fits(partial(copy, *here), "prepared rows", device)
+        rows, factors = self.rows, self.rows.resident_factors
+        kept = None if factors is None else if_it_fits(lambda: _copied(*factors, device), "prepared rows", device)
         return replace(self, rows=rows.holding(rows.matrix.placed((str(device),)), kept))
 
     def worker(self, size: int, buffers: int = 1) -> Callable[[slice, slice], Any]:
@@ -114,6 +107,12 @@ class Tiles:
             return out
 
         return tile
+
+
+def _copied(left: Any, right: Any, device: Any) -> tuple[Any, Any]:
+    """Copy both factors to a device; factors that are one stay one."""
+    there = left.to(device)
+    return there, there if right is left else right.to(device)
 
 
 class PairReducer(Protocol):
