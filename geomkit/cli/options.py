@@ -1,9 +1,13 @@
 """Options that commands share, and how they read INPUT and print results."""
 
+import atexit
 import functools
 import inspect
 import json
 import math
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +21,9 @@ if TYPE_CHECKING:
     from geomkit.datasets import Vectors
     from geomkit.io.files import Opened
 
-Input = Annotated[str, typer.Argument(help="A file of vectors, or the name of a source.", metavar="INPUT")]
+Input = Annotated[
+    str, typer.Argument(help="A file of vectors, - for standard input, or the name of a source.", metavar="INPUT")
+]
 Rows = Annotated[int | None, typer.Option("--n", help="Rows of a source; random sources need it.", metavar="N")]
 Seed = Annotated[int, typer.Option(help="Draws a random source, or the rows of a sample.")]
 BackendName = Annotated[str, typer.Option(help="auto, cpu, torch, triton or reference.")]
@@ -95,7 +101,7 @@ def opened(
     InvalidInputError
         The file cannot be read, or `n` is given for one, or parts of a file or `labels` for a source.
     """
-    path = Path(source)
+    path = _from_standard_input() if source == "-" else Path(source)
     # No source has a dot in its name.
     if path.suffix or path.exists():
         from geomkit.io import files
@@ -113,6 +119,33 @@ def opened(
     from geomkit.datasets import load
 
     return load(source, n=n, seed=seed)
+
+
+def _from_standard_input() -> Path:
+    """Keep standard input in a file that is removed at exit, with the suffix of what it starts like."""
+    from geomkit.io import files
+
+    handle, name = tempfile.mkstemp(prefix="geomkit-stdin-")
+    atexit.register(Path(name).unlink, missing_ok=True)
+    with open(handle, "wb") as file:  # noqa: PTH123 - of a handle
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    with Path(name).open("rb") as file:
+        head = file.read(4096)
+    marked = (row for row in files.FORMATS.values() if row.magic is not None and row.magic.match(head))
+    first = head.partition(b"\n")[0]
+    suffix = next((row.suffixes[0] for row in marked), None) or (
+        ".jsonl"
+        if head.lstrip()[:1] in {b"{", b"["}
+        else ".tsv"
+        if b"\t" in first
+        else ".csv"
+        if b"," in first
+        else ".txt"
+    )
+    path = Path(name).rename(f"{name}{suffix}")
+    atexit.register(path.unlink, missing_ok=True)
+    say_read("standard input", f"read as {suffix}")
+    return path
 
 
 def say_read(name: str, note: str) -> None:

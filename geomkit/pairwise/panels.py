@@ -134,7 +134,7 @@ class Panels:
 
         def fill(first: int) -> None:
             last = min(first + step, stop)
-            rows.matrix.ahead(last, last + step)
+            rows.matrix.prefetch(last, last + step)
             part = slice(first - start, last - start)
             left[part], made = rows.factors(first, last)
             if rows.two_sided:

@@ -1,5 +1,6 @@
 """How commands open files: which part is read, what is said of it, and rows that are matched by name."""
 
+import io
 import json
 import os
 import resource
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ import pytest
 import geomkit
 from tests.cli.test_cli import call, run  # noqa: F401
 from tests.io.files.samples import parquet, text
+from tests.io.test_page import WRITERS
 
 X = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
 QUICK = ("--null-draws", "2", "-k", "5")
@@ -217,3 +220,18 @@ def test_a_warning_is_one_line(call, folder, monkeypatch):  # noqa: F811
         warnings.simplefilter("always")
         code, _, err = call("moments", "a.npy")
     assert (code, err) == (0, "geomkit: warning: a library says something\n")
+
+
+INPUTS = {
+    "matrix.npy": ".npy", "lists.parquet": ".parquet", "text.csv": ".csv", "rows.jsonl": ".jsonl", "words.vec": ".txt",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_standard_input_is_read_as_what_it_starts_like(call, folder, monkeypatch, name):  # noqa: F811
+    WRITERS[name](folder / name)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO((folder / name).read_bytes())))
+    code, out, err = call("moments", "-", "--json")
+    assert code == 0, err
+    assert f"geomkit: standard input: read as {INPUTS[name]}\n" in err
+    assert json.loads(out)["cosine_mean"] == json.loads(call("moments", name, "--json")[1])["cosine_mean"]

@@ -130,10 +130,11 @@ def choose(path: Path, arrow: Any, schema: Any, selection: Selection, batches: I
         columns = [_described(arrow, kind, column, selection) for kind, column in zip(schema, sample, strict=True)]
         index = _index_columns(schema)
     key = selection.key
+    top = ""
     inner: tuple[str, ...] = ()
     if key is not None and key not in names:
-        top = next((name for name in names if key.startswith(f"{name}.")), None)
-        if top is not None and names.count(top) == 1:
+        top = next((name for name in names if key.startswith(f"{name}.")), "")
+        if names.count(top) == 1:
             at = names.index(top)
             inner = tuple(key[len(top) + 1 :].split("."))
             kind, values = _inside(path, arrow, schema.field(at).type, sample[at], inner, key)

@@ -20,6 +20,8 @@ __all__ = ["read_csv", "read_tsv"]
 
 _BLOCK = 1 << 22
 _LONGEST_CELL = 1 << 27
+_SAMPLE_BYTES, _LEAST_ROWS = 1 << 20, 16
+"""Columns are chosen by so many bytes of rows, or by more where these are few rows."""
 _MISSING = frozenset(("", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None"))
 
 
@@ -165,11 +167,18 @@ def _unique(header: list[str]) -> list[str]:
 
 
 def _described(name: str, cells: list[str]) -> Column:
-    numbers = [cell for cell in cells if is_number(cell)]
+    try:
+        values = np.array(cells, np.float64)
+        numbers = cells if "_" not in "".join(cells) else []
+    except ValueError:
+        numbers = []
+    if not numbers:
+        numbers = [cell for cell in cells if is_number(cell)]
+        values = np.array(numbers, np.float64)
     if numbers and 2 * len(numbers) >= len(cells):
         # What is no number among them is refused where it is read.
-        values = np.array(numbers, np.float64)
-        whole = all(_is_whole(numbers[at]) for at in np.flatnonzero(np.isfinite(values)))
+        finite = np.flatnonzero(np.isfinite(values))
+        whole = bool((values[finite] % 1 == 0).all()) and all(_is_whole(numbers[at]) for at in finite)
         return describe_numbers(name, values, whole=whole)
     if not cells:
         return Column(name, "other")
@@ -197,7 +206,7 @@ def _first_rows(path: Path, delimiter: str, encoding: str) -> tuple[list[list[st
                 if row:
                     rows.append(row)
                     skip = taken if len(rows) == 1 else skip
-                if len(rows) > SAMPLE_ROWS or (len(rows) > 2 and taken > _BLOCK):
+                if len(rows) > SAMPLE_ROWS or (len(rows) > _LEAST_ROWS and taken > _SAMPLE_BYTES):
                     break
     except UnicodeDecodeError as why:
         msg = f"its first rows are not {encoding.upper()} ({why.reason} at byte {why.start}); encoding must say what is"

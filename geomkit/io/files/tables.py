@@ -246,7 +246,7 @@ def _coordinates(path: Path, numbers: list[Column], candidates: list[Column]) ->
         msg = f"its columns {shorten(ints, 200)} hold whole numbers alone, and others do not"
         raise refusal(path, f"{msg}, so that it is not clear which are coordinates; {hint}")
     stems = [matched[1] if (matched := _MEMBER.fullmatch(name)) else None for name in names]
-    families = [stem for stem, times in Counter(stems).items() if stem is not None and times >= _FEW_ROWS]
+    families = [stem for stem, times in Counter(stems).items() if stem is not None and times > 1]
     if families and (strays := [name for name, stem in zip(names, stems, strict=True) if stem != families[0]]):
         members = shorten([name for name, stem in zip(names, stems, strict=True) if stem == families[0]], 100)
         raise refusal(path, f"its columns {members} are numbered alike, and {shorten(strays, 200)} are not; {hint}")

@@ -280,10 +280,7 @@ def lines(rows):
 
 ROWS = X.astype(float).tolist()
 JSON = {
-    "OpenAI": (
-        [{"response": {"body": {"data": [{"embedding": row}]}}} for row in ROWS],
-        "response.body.data.0.embedding",
-    ),
+    "OpenAI": ([{"response": {"body": {"data": [{"vector": row}]}}} for row in ROWS], "response.body.data.0.vector"),
     "Qdrant": ([{"id": 1, "vector": {"dense": row}, "payload": {}} for row in ROWS], "vector.dense"),
     "text": ([{"id": 1, "embedding": str(row)} for row in ROWS], "embedding"),
     "list of one list": ([{"id": 1, "embedding": [row]} for row in ROWS], "embedding"),
