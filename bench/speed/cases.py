@@ -7,7 +7,7 @@ too.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import cycle
 from typing import Any, ClassVar
@@ -536,7 +536,7 @@ class SurveyCase(NeighborsCase):
 
     def work(self, precision: str) -> Work:
         """As much as for the statistics alone."""
-        return CosineCase(self.n, self.d).work(precision)
+        return replace(super().work(precision), increments=float(self.pairs))
 
 
 def cosine_error(d: int, precision: str) -> float:
