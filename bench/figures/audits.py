@@ -104,18 +104,18 @@ def finding(table: "pd.DataFrame") -> str:
     measured = table[table.statistic != _MISSING]
     flagged = measured[measured.verdict.isin(["warn", "fail"])]
     real = measured[measured.family != "random"].source.nunique()
-    found = flagged[flagged.family != "random"]
-    said = f"{found.source.nunique()} of {real} real spaces are flagged"
-    counts = found.groupby("statistic", sort=False).source.nunique().sort_values(ascending=False, kind="stable")
+    flagged_real = flagged[flagged.family != "random"]
+    summary = f"{flagged_real.source.nunique()} of {real} real spaces are flagged"
+    counts = flagged_real.groupby("statistic", sort=False).source.nunique().sort_values(ascending=False, kind="stable")
     if len(counts):
         parts = [f"{COLUMNS[str(name)].flagged} ({count})" for name, count in counts.head(2).items()]
-        said += f", most often for {' and '.join(parts)}"
+        summary += f", most often for {' and '.join(parts)}"
     directions = measured[measured.source.str.match("sphere-|gaussian-")]
     if directions.empty:
-        return said
+        return summary
     caught = directions.source[directions.source.isin(flagged.source)].nunique()
     which = "none" if caught == 0 else str(caught)
-    return f"{said};\n{which} of the {directions.source.nunique()} sets of random directions is"
+    return f"{summary};\n{which} of the {directions.source.nunique()} sets of random directions is"
 
 
 def _family(axes: "Axes", family: str, top: float, count: int) -> None:
@@ -134,10 +134,10 @@ def _source(axes: "Axes", name: str, rows: "pd.DataFrame", top: float) -> None:
     if len(missing):
         axes.text(0.05, middle, f"not measured: {missing.note.iloc[0]}", va="center", fontsize=8, color="0.45")
         return
-    found = rows.set_index("statistic")
+    by_statistic = rows.set_index("statistic")
     for at, (statistic, column) in enumerate(COLUMNS.items()):
-        if statistic in found.index:
-            _cell(axes, at, top, found.loc[statistic], share=column.share)
+        if statistic in by_statistic.index:
+            _cell(axes, at, top, by_statistic.loc[statistic], share=column.share)
 
 
 def _cell(axes: "Axes", at: int, top: float, row: Any, *, share: bool) -> None:
@@ -169,9 +169,9 @@ def _legend(axes: "Axes", tall: float) -> None:
     handles = [Patch(facecolor=fill, edgecolor="0.8", label=label) for fill, _, label in _VERDICTS.values()]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.005, -0.1 / tall), ncols=3, fontsize=8.5,
                 borderaxespad=0)  # fmt: skip
-    said = (
+    explanation = (
         "Small: what random vectors of the same number and dimension give (Gaussian, mean of all sets drawn), for"
         " topics the same topics shuffled. Topics have no verdict. – : no value.\n"
         "Cubes are [0, 1]ᵈ, not about the origin: what is flagged there is their common direction."
     )
-    axes.text(0.0, tall + 0.4, said, fontsize=8, color="0.3", va="top", linespacing=1.4)
+    axes.text(0.0, tall + 0.4, explanation, fontsize=8, color="0.3", va="top", linespacing=1.4)

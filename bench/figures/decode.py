@@ -97,8 +97,8 @@ def finding(tokens: "pd.DataFrame", few: "pd.DataFrame") -> str:
         f"{bytes_finding(few)}"
     )
     spans = [f"{row.space} {row.bytes:g} of {row.float32_bytes}" for row in few.itertuples()]
-    said = f"Of tokens at layers {middle} and {last}: {', '.join(parts)}"
-    return f"{head}\n{said}.\nBytes that keep half of neighbours or tokens: {'; '.join(spans)}"
+    by_layer = f"Of tokens at layers {middle} and {last}: {', '.join(parts)}"
+    return f"{head}\n{by_layer}.\nBytes that keep half of neighbours or tokens: {'; '.join(spans)}"
 
 
 def bytes_finding(few: "pd.DataFrame") -> str:
@@ -132,7 +132,7 @@ def _bags(axes: "Axes", bags: "pd.DataFrame") -> None:
     axes.plot(often.length, often.recall, color="0.35", linestyle="--", label="the most frequent tokens")
     axes.set(xscale="log", xlabel="tokens that a vector is the mean of (log scale)", ylabel="share of them recovered")
     axes.set(ylim=(-0.02, 1.02), title="Bag of tokens from a mean of states")
-    axes.set_xticks(sorted(bags.length.unique()), [str(each) for each in sorted(bags.length.unique())])
+    axes.set_xticks(sorted(bags.length.unique()), [str(length) for length in sorted(bags.length.unique())])
     axes.minorticks_off()
     axes.legend(fontsize=7.5)
 

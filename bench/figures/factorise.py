@@ -112,23 +112,23 @@ def best(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def finding(table: "pd.DataFrame") -> str:
     """Say how far the equivalence holds at the largest dimension."""
-    found = best(table)
+    chosen = best(table)
     dim = int(table.dim.max())
-    rows = found[found.dim == dim].set_index("statistic")
+    rows = chosen[chosen.dim == dim].set_index("statistic")
     parts = []
     for name, label in _PANELS.items():
         if name in rows.index:
             # Rounded first: there is no -0.00.
             row = rows.loc[name].to_dict()
-            value, floor, ceiling = (round(row[each], 2) + 0.0 for each in ("value", "floor", "ceiling"))
+            value, floor, ceiling = (round(row[column], 2) + 0.0 for column in ("value", "floor", "ceiling"))
             parts.append(f"{label} {value:.2f} [{floor:.2f}, {ceiling:.2f}]")
-    return f"{verdict(found)}\nAt {dim} dimensions, the best setting of PPMI-SVD, [floor, ceiling]: {'; '.join(parts)}"
+    return f"{verdict(chosen)}\nAt {dim} dimensions, the best setting of PPMI-SVD, [floor, ceiling]: {'; '.join(parts)}"
 
 
-def verdict(found: "pd.DataFrame") -> str:
+def verdict(chosen: "pd.DataFrame") -> str:
     """Say in words what `best` found: of spaces ("holds" from 90 % of the way to a second training on, else partly)."""
-    shared = found[found.statistic.isin(["neighbours at 10", "cka", "procrustes"])].reached
-    judged = found[found.statistic.isin(["wordsim353", "simlex999"])].reached
+    shared = chosen[chosen.statistic.isin(["neighbours at 10", "cka", "procrustes"])].reached
+    judged = chosen[chosen.statistic.isin(["wordsim353", "simlex999"])].reached
     if shared.empty:
         return "The equivalence was not measured"
     least, most = float(shared.min()), float(shared.max())

@@ -90,33 +90,33 @@ def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
     with styled():
         import matplotlib.pyplot as plt
 
-        found = table[(table.metric == "cosine") & (table.statistic == "fraction_within") & (table.n == n)]
-        curve = found.drop_duplicates("d").sort_values("d")
+        shares = table[(table.metric == "cosine") & (table.statistic == "fraction_within") & (table.n == n)]
+        curve = shares.drop_duplicates("d").sort_values("d")
         figure, axes = plt.subplots(figsize=(10, 5.6))
         axes.axvspan(512, 1024, color="0.93", zorder=0)
         axes.text(724, 1.045, "512 to 1024", ha="center", fontsize=8.5, color="0.35")
         axes.plot(curve.d, curve.null_mean, color="0.35", label="uniform sphere, closed form")
-        scatter_families(axes, found, s=26, alpha=0.8, zorder=3)
-        _annotate(axes, found)
+        scatter_families(axes, shares, s=26, alpha=0.8, zorder=3)
+        _annotate(axes, shares)
         axes.set(xscale="log", xlabel="dimension (log scale)", ylim=(-0.03, 1.08))
         plain_numbers(axes.xaxis, (50, 100, 200, 300, 512, 1024, 2048, 4096, 11_293, 30_925))
         axes.set_ylabel(f"share of pairs with |cosine| ≤ {eps:g}")
         legend_below(figure, [axes], 5)
-        headed(figure, orthogonality_finding(found))
+        headed(figure, orthogonality_finding(shares))
         return figure
 
 
-def orthogonality_finding(found: "pd.DataFrame") -> str:
+def orthogonality_finding(shares: "pd.DataFrame") -> str:
     """Say which share of pairs is nearly orthogonal in the dimensions that people speak of."""
-    there = found[found.d.between(512, 1024)]
+    there = shares[shares.d.between(512, 1024)]
     if there.empty:
         return "Nothing was measured in 512 to 1024 dimensions"
     random = percent(there.null_mean.min(), there.null_mean.max())
-    said = f"Nearly orthogonal pairs in 512 to 1024 dimensions: {random} of random directions"
+    summary = f"Nearly orthogonal pairs in 512 to 1024 dimensions: {random} of random directions"
     for family, name in (("tfidf", "TF-IDF"), ("llm", "language models")):
         mine = there[there.family == family].value
-        said += f", {percent(mine.min(), mine.max())} of {name}" if len(mine) else ""
-    return said
+        summary += f", {percent(mine.min(), mine.max())} of {name}" if len(mine) else ""
+    return summary
 
 
 _NAMED = (
@@ -126,9 +126,9 @@ _NAMED = (
 )  # fmt: skip
 
 
-def _annotate(axes: "Axes", found: "pd.DataFrame") -> None:
+def _annotate(axes: "Axes", shares: "pd.DataFrame") -> None:
     """Name the sources that a reader will look for."""
-    for row in found[found.source.isin(_NAMED)].itertuples():
+    for row in shares[shares.source.isin(_NAMED)].itertuples():
         axes.annotate(_short(str(row.source)), (row.d, row.value), (5, 3), textcoords="offset points", fontsize=7.5)
 
 
@@ -153,11 +153,11 @@ def concentration(table: "pd.DataFrame", n: int) -> "Figure":
         figure, panels = plt.subplots(2, 4, figsize=(13, 6.6), sharex=True, sharey="row")
         for line, (statistic, label) in zip(panels, statistics.items(), strict=True):
             for axes, p in zip(line, orders, strict=True):
-                found = table[(table.metric == f"minkowski-{p}") & (table.statistic == statistic) & (table.n == n)]
-                found = found[found.value > 0]
-                null = found.drop_duplicates("d").sort_values("d")
+                values = table[(table.metric == f"minkowski-{p}") & (table.statistic == statistic) & (table.n == n)]
+                values = values[values.value > 0]
+                null = values.drop_duplicates("d").sort_values("d")
                 axes.plot(null.d, null.null_mean, color="0.35", label="Gaussian vectors, simulated")
-                scatter_families(axes, found, s=15, alpha=0.75)
+                scatter_families(axes, values, s=15, alpha=0.75)
                 axes.set(xscale="log", yscale="log")
                 plain_numbers(axes.xaxis, (50, 300, 1024, 4096, 30_925))
             line[0].set_ylabel(label)
@@ -181,15 +181,15 @@ def concentration_finding(table: "pd.DataFrame", n: int, statistic: str = "relat
         Rows of a source.
     statistic : {"relative_variance", "relative_contrast"}
     """
-    found = table[(table.metric == "minkowski-2") & (table.statistic == statistic) & (table.n == n)]
-    found = found[(found.family != "random") & (found.value > 0)]
-    ratio = found.value / found.null_mean
+    values = table[(table.metric == "minkowski-2") & (table.statistic == statistic) & (table.n == n)]
+    values = values[(values.family != "random") & (values.value > 0)]
+    ratio = values.value / values.null_mean
     what = {
         "relative_variance": "Euclidean distances vary more than those of",
         "relative_contrast": "The farthest row is further beyond the nearest than among",
     }[statistic]
-    said = f"{what} Gaussian vectors in {int((ratio > 1).sum())} of {len(found)} real spaces"
-    return said + (f": {ratio.median():.0f} times in the median" if len(found) else "")
+    summary = f"{what} Gaussian vectors in {int((ratio > 1).sum())} of {len(values)} real spaces"
+    return summary + (f": {ratio.median():.0f} times in the median" if len(values) else "")
 
 
 def layers(table: "pd.DataFrame", n: int) -> "Figure":
@@ -205,9 +205,9 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
     with styled():
         import matplotlib.pyplot as plt
 
-        found = table[(table.metric == "cosine") & (table.n == n) & table.source.str.startswith("smollm2-")]
-        found = found.assign(layer=found.source.str.extract(_LAYERS, expand=False).astype("float"))
-        wide = found.dropna(subset=["layer"]).assign(what=lambda rows: rows.source.str.split("-").str[1])
+        of_model = table[(table.metric == "cosine") & (table.n == n) & table.source.str.startswith("smollm2-")]
+        of_model = of_model.assign(layer=of_model.source.str.extract(_LAYERS, expand=False).astype("float"))
+        wide = of_model.dropna(subset=["layer"]).assign(what=lambda rows: rows.source.str.split("-").str[1])
         figure, axes = plt.subplots(figsize=(10, 5.6))
         kinds = {
             "documents": ("news articles, mean of all their tokens (the first, an attention sink, too)", "#0072B2"),
@@ -234,12 +234,12 @@ def layers(table: "pd.DataFrame", n: int) -> "Figure":
 def layers_finding(wide: "pd.DataFrame") -> str:
     """Say how alike vectors of a layer are."""
     means = wide[wide.statistic == "mean"].groupby("what").value
-    said = ", ".join(
+    spans = ", ".join(
         f"{name} {means.min()[what]:.2f} to {means.max()[what]:.2f}"
         for what, name in (("documents", "of news articles"), ("tokens", "of tokens in context"))
         if what in means.groups
     )
-    return f"Mean cosine by layer: {said}; of random directions 0.00\nLine: mean; band: 1 % to 99 % of pairs"
+    return f"Mean cosine by layer: {spans}; of random directions 0.00\nLine: mean; band: 1 % to 99 % of pairs"
 
 
 def _short(source: str) -> str:

@@ -42,7 +42,7 @@ def interpret(table: "pd.DataFrame", ranking: "pd.DataFrame", use: "pd.DataFrame
                 _scores(axes, table[(table.judge == judge) & (table.statistic == statistic)], named=not along)
                 axes.set_title(title if not along else "", fontsize=9.5)
                 axes.set_xlabel(f"judge: {name}")
-        names = [_against(axes, use, *each) for axes, each in zip(panels[:, 2], _USES.items(), strict=True)]
+        names = [_against(axes, use, *measure) for axes, measure in zip(panels[:, 2], _USES.items(), strict=True)]
         legend_below(figure, [panels[0][0]])
         headed(figure, finding(table, ranking))
         # Names move off each other once the panels have their final sizes.
@@ -70,12 +70,12 @@ def verdict(ranking: "pd.DataFrame", judge: str = "npmi", statistic: str = "cohe
         Rows at the length that they have, or at length 1.
     """
     mine = ranking[(ranking.kind == kind) & (ranking.judge == judge) & (ranking.statistic == statistic)]
-    said = []
+    counts = []
     for claim in _LEVELS:
         pairs = mine[mine.claim == claim]
         holds, fails = int((pairs.low > 0).sum()), int((pairs.high < 0).sum())
-        said.append(f"{claim} in {holds} of {len(pairs)}, reversed in {fails}")
-    return "; ".join(said)
+        counts.append(f"{claim} in {holds} of {len(pairs)}, reversed in {fails}")
+    return "; ".join(counts)
 
 
 def finding(table: "pd.DataFrame", ranking: "pd.DataFrame") -> str:

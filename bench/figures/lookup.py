@@ -36,10 +36,10 @@ def lookup(table: "pd.DataFrame") -> "Figure":
         for column, (device, passes) in enumerate(panels):
             mine = table[(table.device == device) & (table.passes == passes)]
             for row, (measure, label) in enumerate(_MEASURES.items()):
-                each = axes[row][column]
-                _panel(each, mine, measure, _distinct(table, "tokens"))
+                panel = axes[row][column]
+                _panel(panel, mine, measure, _distinct(table, "tokens"))
                 if column == 0:
-                    each.set_ylabel(label)
+                    panel.set_ylabel(label)
             axes[0][column].set_title(f"{passes}, {device}")
             axes[-1][column].set_xlabel("vocabulary (log scale)")
         legend_below(figure, figure.axes, 4)

@@ -48,8 +48,8 @@ def sae(table: "pd.DataFrame", curves: "pd.DataFrame") -> "Figure":
 
 def _value(table: "pd.DataFrame", part: str, method: str, statistic: str) -> float:
     """Return the value of the largest k."""
-    found = table[(table.part == part) & (table.method == method) & (table.statistic == statistic)]
-    return float(found.sort_values("k").value.iloc[-1])
+    rows = table[(table.part == part) & (table.method == method) & (table.statistic == statistic)]
+    return float(rows.sort_values("k").value.iloc[-1])
 
 
 def _finding(table: "pd.DataFrame") -> str:

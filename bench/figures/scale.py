@@ -105,8 +105,8 @@ def finding(grown: "pd.DataFrame", shared: "pd.DataFrame", model: "pd.DataFrame"
         f"{what} exactly in {largest.seconds:.0f} s; a worker takes {shapes.worker_bytes.max() / 1e6:.0f} MB at most"
     ]
     two = shared[(shared.workers == 2) & (shared.beside == 1)]
-    said = ", ".join(f"{row.measurement} {row.times_as_fast:.2f}×" for row in two.itertuples())
-    lines.append(f"Two workers over one: {said}")
+    speedups = ", ".join(f"{row.measurement} {row.times_as_fast:.2f}×" for row in two.itertuples())
+    lines.append(f"Two workers over one: {speedups}")
     held = model[model.held_out]
     worst = held.relative_error.abs().max()
     lines.append(f"Held-out runs are predicted within {100 * worst:.0f} % ({len(held)} of them)")

@@ -44,17 +44,17 @@ def separability(table: "pd.DataFrame", curve: "pd.DataFrame") -> "Figure":
 def finding(table: "pd.DataFrame") -> str:
     """Say how many spaces are separable above every null, and how few directions are enough, whatever the answer."""
     above = table[table.low > table[["majority", "shuffled_max", "random_high"]].max(axis=1)]
-    said = (
+    summary = (
         f"In {len(above)} of {len(table)} spaces a linear classifier is above the largest class, shuffled labels and "
         "random vectors"
     )
     reached = f"Accuracy {table.accuracy.min():.2f} to {table.accuracy.max():.2f}"
     known = table[table.fewest.notna()]
     if known.empty:
-        return f"{said}\n{reached}"
+        return f"{summary}\n{reached}"
     few = known.fewest.median()
     return (
-        f"{said}\n{reached}; {100 * known.keep.iloc[0]:.0f} % of it stays in {few:g} principal directions (median; "
+        f"{summary}\n{reached}; {100 * known.keep.iloc[0]:.0f} % of it stays in {few:g} principal directions (median; "
         f"random ones: {known.fewest_random.median():g}; TwoNN {known.twonn.median():.0f}, participation ratio "
         f"{known.participation_ratio.median():.0f})"
     )
@@ -70,7 +70,7 @@ def _accuracies(axes: "Axes", rows: "pd.DataFrame", title: str) -> None:
     axes.plot(rows.shuffled, places, color="0.35", marker="x", linestyle="", markersize=4, label="shuffled labels")
     axes.plot(rows.random, places, color="0.35", marker="o", linestyle="", markersize=3, markerfacecolor="white",
               label="random vectors")  # fmt: skip
-    axes.set_yticks(places, [_short(str(each)) for each in rows.source], fontsize=7.5)
+    axes.set_yticks(places, [_short(str(source)) for source in rows.source], fontsize=7.5)
     axes.set(xlim=(0, 1.02), ylim=(len(rows) - 0.4, -0.6), xlabel="accuracy on test rows, with 95 % interval")
     axes.grid(visible=False, axis="y")
     axes.set_title(title)

@@ -82,12 +82,12 @@ def _rates(axes: "Axes", cosine: "pd.DataFrame") -> None:
 
 def _peers(axes: "Axes", table: "pd.DataFrame") -> None:
     """Draw a line a peer and case, the largest dimension up to 768 of each."""
-    found = table[(table.statistic == _TIMES) & (table.beside != "one thread") & (table.d <= 768)]
+    ratios = table[(table.statistic == _TIMES) & (table.beside != "one thread") & (table.d <= 768)]
     places = ["kernel", "data", "setting", "beside"]
-    found = found.assign(setting=found.setting.fillna(""))
-    found = found[found.d == found.groupby(places).d.transform("max")]
+    ratios = ratios.assign(setting=ratios.setting.fillna(""))
+    ratios = ratios[ratios.d == ratios.groupby(places).d.transform("max")]
     labels: list[str] = []
-    for key, rows in found.groupby(places, sort=False):
+    for key, rows in ratios.groupby(places, sort=False):
         kernel, data, setting, beside = map(str, key)
         extra = ", ".join(each for each in (setting, "common mean" if data == "anisotropic" else "") if each)
         labels.append(f"{kernel}{f' {extra}' if extra else ''} · {beside} ({rows.n.iloc[0]:,} × {rows.d.iloc[0]})")
@@ -107,14 +107,14 @@ def _peers(axes: "Axes", table: "pd.DataFrame") -> None:
 
 
 def _growth(axes: "Axes", growth: "pd.DataFrame") -> None:
-    found = growth[growth.against == "n"]
+    of_rows = growth[growth.against == "n"]
     for at, ((kernel, precision, source), rows) in enumerate(
-        found.groupby(["kernel", "precision", "source"], sort=False)
+        of_rows.groupby(["kernel", "precision", "source"], sort=False)
     ):
         seconds = rows[rows.statistic == "seconds"].sort_values("n")
         slope = rows[rows.statistic == "exponent of seconds"].iloc[0]
-        where = ", memory map" if source == "memory map" else ""
-        name = f"{kernel} {precision}{where}, d = {seconds.d.iloc[0]:.0f}: n^{slope.value:.2f} ± {slope.se:.2f}"
+        source_name = ", memory map" if source == "memory map" else ""
+        name = f"{kernel} {precision}{source_name}, d = {seconds.d.iloc[0]:.0f}: n^{slope.value:.2f} ± {slope.se:.2f}"
         axes.plot(seconds.n, seconds.value, color=f"C{at}", marker="osD^vP*"[at % 7], markersize=4.5, label=name)
     axes.set(xscale="log", yscale="log", xlabel="rows (log scale)", ylabel="seconds (log scale)")
     plain_numbers(axes.xaxis, (5_000, 20_000, 100_000, 500_000, 2_000_000))

@@ -84,11 +84,11 @@ def finding(table: "pd.DataFrame") -> str:
     for prefix, (name, *_) in _KINDS.items():
         judged = table[table[f"{prefix}holds"] & (table.expected != 0)]
         agree.append(f"{int((judged[f'{prefix}rho'] * judged.expected > 0).sum())} of {len(judged)} {name}")
-    said = f"Of correlations that hold, {' and '.join(agree)} have the sign that a verdict of the audit supposes"
+    summary = f"Of correlations that hold, {' and '.join(agree)} have the sign that a verdict of the audit supposes"
     few = [OUTCOMES[each] for each in OUTCOMES if each in set(table.outcome) - set(table[table.low.notna()].outcome)]
     if few:
         lines.append(f"Too few models to test {', '.join(few)}")
-    return "\n".join([said, *lines])
+    return "\n".join([summary, *lines])
 
 
 def _signed(rho: float) -> str:

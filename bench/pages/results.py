@@ -42,7 +42,7 @@ def results_page(folder: Path) -> Page:
     """
     import pandas as pd
 
-    names = [name for each in READS.values() for name in each if (folder / name).is_file()]
+    names = [name for tables_of in READS.values() for name in tables_of if (folder / name).is_file()]
     tables = {name.removesuffix(".csv"): pd.read_csv(folder / name) for name in names}
     sections = [part(tables) for part, needed in _PARTS if needed <= set(tables)]
     if not sections:
@@ -52,7 +52,7 @@ def results_page(folder: Path) -> Page:
         "What the studies of geomkit found about random vectors, TF-IDF, Word2Vec and language models. Every figure is "
         "drawn from the tables beside this file."
     )
-    missing = [name for each in READS.values() for name in each if name not in names]
+    missing = [name for tables_of in READS.values() for name in tables_of if name not in names]
     if missing:
         lead += f" Not measured here: {', '.join(missing)}."
     return Page("geomkit: the geometry of embeddings", lead, sections, facts=_facts(folder))
@@ -60,15 +60,15 @@ def results_page(folder: Path) -> Page:
 
 def _facts(folder: Path) -> list[tuple[str, str]]:
     """When, where and with what each table was made."""
-    found = []
+    facts = []
     for study, tables in READS.items():
         path = folder / f"{study}.provenance.json"
         if not path.is_file():
             continue
         made = json.loads(path.read_text(encoding="utf-8"))
-        said = f"{made['command']}; {made['date']}; " + "; or ".join(map(_machine, made["machines"]))
-        found.append((", ".join(name for name in tables if name in made["files"]), said))
-    return found
+        origin = f"{made['command']}; {made['date']}; " + "; or ".join(map(_machine, made["machines"]))
+        facts.append((", ".join(name for name in tables if name in made["files"]), origin))
+    return facts
 
 
 def _machine(made: "dict[str, Any]") -> str:
@@ -92,14 +92,14 @@ def _claims(tables: "dict[str, pd.DataFrame]") -> Section:
 
 
 def _atlas(tables: "dict[str, pd.DataFrame]") -> Section:
-    found = tables["atlas"]
-    nodes = found[found.kind == "node"]
-    words = sorted({str(each) for each in found.word})
-    spaces = list(dict.fromkeys(found.space))
+    atlas = tables["atlas"]
+    nodes = atlas[atlas.kind == "node"]
+    words = sorted({str(each) for each in atlas.word})
+    spaces = list(dict.fromkeys(atlas.space))
     order = ["the word", "one of its nearest"]
     charts: list[Element] = []
     for space in spaces:
-        mine = found[found.space == space]
+        mine = atlas[atlas.space == space]
         dots = [
             {"x": five(row["x"]), "y": five(row["y"]), "name": str(row["name"]), "who": order[int(row["rank"] > 0)],
              "cosine": five(row["cosine"]), "rank": int(row["rank"]), "word": str(row["word"])}
@@ -124,20 +124,20 @@ def _atlas(tables: "dict[str, pd.DataFrame]") -> Section:
     ]
     rows = []
     for (word, space), each in nodes[nodes["rank"] > 0].groupby(["word", "space"], sort=False):
-        said = ", ".join(f"{row['name']} {row['cosine']:.2f}" for row in records(each.sort_values("rank")))
-        rows.append((text(word), text(space), text(said)))
+        nearest = ", ".join(f"{row['name']} {row['cosine']:.2f}" for row in records(each.sort_values("rank")))
+        rows.append((text(word), text(space), text(nearest)))
     table = Table("atlas", "Nearest of each word, by cosine", columns, rows)
     pick = Control("word", "word", [*((each, each) for each in words), ("*", "all")])
     return Section("atlas", "Words and their nearest", [*charts, table], [pick])
 
 
 def _audits(tables: "dict[str, pd.DataFrame]") -> Section:
-    found = tables["audits"]
+    audits_table = tables["audits"]
     # There a note is about the source.
-    found = found.assign(verdict=found.verdict.fillna(""), about=found.note, note="")
-    sources, panels = list(dict.fromkeys(found.source)), []
+    audits_table = audits_table.assign(verdict=audits_table.verdict.fillna(""), about=audits_table.note, note="")
+    sources, panels = list(dict.fromkeys(audits_table.source)), []
     for source in sources:
-        mine = found[found.source == source]
+        mine = audits_table[audits_table.source == source]
         known = records(mine[mine.statistic.isin(list(STATISTICS))])
         element: Element = Text([f"{source} is not measured here: {mine.about.iloc[0]}"])
         if known:
@@ -152,11 +152,11 @@ _KINDS = ("sign", "int4", "int8", "float16", "float32", "chance")
 
 
 def _rates(tables: "dict[str, pd.DataFrame]") -> Section:
-    found = tables["decode_rate"].dropna(subset=["kept"])
-    found = found.assign(where=found.space + ", " + found.what)
-    spaces = list(dict.fromkeys(found["where"]))
+    rates = tables["decode_rate"].dropna(subset=["kept"])
+    rates = rates.assign(where=rates.space + ", " + rates.what)
+    spaces = list(dict.fromkeys(rates["where"]))
     rows = []
-    for row in records(found):
+    for row in records(rates):
         each = {
             "bytes": float(row["bytes"]),
             "kept": five(row["kept"]),
@@ -167,7 +167,7 @@ def _rates(tables: "dict[str, pd.DataFrame]") -> Section:
     rows += [
         {"bytes": float(end), "kept": five(mine.floor.iloc[0]), "who": "chance", "space": where,
          "low": five(mine.floor.iloc[0]), "high": five(mine.floor.iloc[0])}
-        for where, mine in found.groupby("where", sort=False)
+        for where, mine in rates.groupby("where", sort=False)
         for end in (mine.bytes.min(), mine.bytes.max())
     ]  # fmt: skip
     chart = lines(
@@ -183,14 +183,14 @@ def _rates(tables: "dict[str, pd.DataFrame]") -> Section:
 
 
 def _speed(tables: "dict[str, pd.DataFrame]") -> Section:
-    found = tables["speed"]
-    found = found[(found.statistic == "times_as_fast") & (found.contender == "geomkit")]
-    setting = found.setting.fillna("").astype(str)
+    ratios = tables["speed"]
+    ratios = ratios[(ratios.statistic == "times_as_fast") & (ratios.contender == "geomkit")]
+    setting = ratios.setting.fillna("").astype(str)
     # Which rows were measured is said where they were not the usual ones.
-    unusual = [("" if data == "isotropic" else f", {data}") for data in found["data"]]
-    found = found.assign(case=(found.kernel + " " + setting).str.strip(), unusual=unusual)
+    unusual = [("" if data == "isotropic" else f", {data}") for data in ratios["data"]]
+    ratios = ratios.assign(case=(ratios.kernel + " " + setting).str.strip(), unusual=unusual)
     panels = []
-    for at, (case, mine) in enumerate(found.sort_values("d", kind="stable").groupby("case", sort=False)):
+    for at, (case, mine) in enumerate(ratios.sort_values("d", kind="stable").groupby("case", sort=False)):
         rows = [
             {"name": f"{row['beside']}, d = {row['d']:,}{row['unusual']}", "times": five(row["value"]),
              "low": five(row["low"]), "high": five(row["high"]), "who": row["precision"]}

@@ -7,7 +7,7 @@ too.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import cycle
 from typing import Any, ClassVar
@@ -118,7 +118,12 @@ class Case:
         ways = [("", precision) for precision in self.precisions]
         if self.device:
             backends = ("triton", "torch") if self.triton and self.device.startswith("cuda") else ("torch",)
-            ways = [(backend, precision) for backend in backends for precision in self.device_precisions(backend)]
+            ways = [
+                (backend, precision)
+                for backend in backends
+                for precision in (TIMED if len(self.precisions) > 1 else self.precisions)
+                if precision == "float64" or precision in PRECISIONS[Backend(backend)]
+            ]
         ours = [
             Contender(OURS, lambda way=way: self.ours(way[1], backend=way[0]), way[1], backend=way[0])  # type: ignore[misc]
             for way in ways
@@ -184,10 +189,6 @@ class Case:
                 check(answer)
         turns = cycle(copies)
         return lambda: call(next(turns))
-
-    def device_precisions(self, backend: str) -> Sequence[str]:
-        """Return the precisions of ours on a device."""
-        return [precision for precision in TIMED if precision in PRECISIONS[Backend(backend)]]
 
     @property
     def products(self) -> Sequence[str]:
@@ -393,11 +394,6 @@ class MomentsCase(Case):
     kernel = "moments"
     precisions = ("float64",)
 
-    def device_precisions(self, backend: str) -> Sequence[str]:
-        """Return the only precision there is."""
-        del backend
-        return self.precisions
-
     def peers(self) -> Iterable[Contender]:
         """Torch with all pairs, and on a device the product alone."""
         if self.device:
@@ -443,11 +439,6 @@ class ConcentrationCase(Case):
     def arguments(self) -> dict[str, Any]:
         """Which order."""
         return {"p": self.p}
-
-    def device_precisions(self, backend: str) -> Sequence[str]:
-        """Return the only precision there is."""
-        del backend
-        return self.precisions
 
     def peers(self) -> Iterable[Contender]:
         """SciPy, scikit-learn and torch; on a device torch alone."""
@@ -515,24 +506,11 @@ class SimilarityCase(Case):
         return Work(products=float(self.n) ** 2 * self.d, precision=precision, copied=4.0 * self.n**2)
 
 
-@dataclass(frozen=True)
-class SurveyCase(Case):
+class SurveyCase(NeighborsCase):
     """Everything that one sweep over all pairs can tell, beside the cosine statistics alone."""
 
-    data: str = "factors"
-    k: int = 10
-
     kernel = "survey"
-
-    @property
-    def setting(self) -> str:
-        """How many neighbours."""
-        return f"k={self.k}"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """How many neighbours."""
-        return {"k": self.k}
+    triton = False
 
     def peers(self) -> Iterable[Contender]:
         """One of the reducers alone, at the same precisions."""
@@ -540,10 +518,14 @@ class SurveyCase(Case):
         for precision in self.precisions:
             yield Contender("cosine_stats alone", lambda p=precision: alone.ours(p), precision)  # type: ignore[misc]
 
-    def check(self, answer: geomkit.Survey) -> None:
+    def prove(self, answer: Any, x: Rows) -> None:
+        """Compare the cosines of neighbours."""
+        super().prove(answer.neighbors, x)
+
+    def check(self, answer: Any) -> None:
         """Compare cosines and neighbours with what their own calls say, and extremes with float64."""
         CosineCase(self.n, self.d, self.seed, self.data).check(answer.cosine)
-        NeighborsCase(self.n, self.d, self.seed, self.data, k=self.k).check(answer.neighbors)
+        super().check(answer.neighbors)
         own = np.arange(self.n)[:: -(-self.n // 64)]
         cosines = exact_cosines(few(self.rows, 64), self.rows)
         # The row itself, at cosine 1, is never the least.
@@ -551,6 +533,10 @@ class SurveyCase(Case):
         cosines[np.arange(len(own)), own] = -1.0
         assert np.all(np.abs(answer.largest[own] - cosines.max(axis=1)) <= answer.cosine.error_bound)
         assert len(answer.duplicates) == 0
+
+    def work(self, precision: str) -> Work:
+        """As much as for the statistics alone."""
+        return replace(super().work(precision), increments=float(self.pairs))
 
 
 def cosine_error(d: int, precision: str) -> float:
