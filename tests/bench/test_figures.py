@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from bench.figures import geometry
+from geomkit.reporting.style import save
 
 
 def tidy(source, family, d, metric, statistic, value, null=0.5):
@@ -131,7 +132,7 @@ def test_a_heading_breaks_to_the_width_and_hides_nothing():
 def test_saving_twice_gives_the_same_bytes(table, tmp_path):
     for suffix in ("svg", "png"):
         for name in ("a", "b"):
-            geometry.save(geometry.layers(table, 100), tmp_path / f"{name}.{suffix}", suffix)
+            save(geometry.layers(table, 100), tmp_path / f"{name}.{suffix}", suffix)
         first = (tmp_path / f"a.{suffix}").read_bytes()
         assert len(first) > 1000
         assert first == (tmp_path / f"b.{suffix}").read_bytes()

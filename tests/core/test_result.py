@@ -57,13 +57,12 @@ SCALARS = {
         "squared_distance_mean_se squared_distance_variance squared_distance_variance_se "
         "squared_distance_relative_variance backend side n_dropped"
     ),
-    "geomkit.stats.neighbors.Neighbors": "n d k metric n_recomputed error_bound backend precision product n_dropped",
+    "geomkit.stats.neighbors.Neighbors": (
+        "of_queries m n d k metric n_recomputed error_bound backend precision product n_dropped n_dropped_queries"
+    ),
     "geomkit.stats.probe.Probe": (
         "accuracy accuracy_se null_mean null_sd z p_value majority_share n_classes n n_given d folds shuffles "
         "ridge seed n_dropped"
-    ),
-    "geomkit.stats.queries.QueryNeighbors": (
-        "m n d k metric n_recomputed error_bound backend precision product n_dropped n_dropped_queries"
     ),
     "geomkit.stats.query_fit.QueryFit": (
         "m n d k metric quantile threshold outside_share outside_share_se outside_null_mean outside_null_sd "

@@ -145,7 +145,7 @@ def test_float16_that_cannot_hold_a_value_is_refused(cache):
         (["w1"], [-5], {}, "layer is -5"),
         (["w1"], [], {}, "layers is empty"),
         (["w1 " * 65], None, {}, "one of 65 tokens; the context of tiny-llama is 64"),
-        (["w1"], None, {"max_tokens": 0}, "max_tokens must be a positive"),
+        (["w1"], None, {"max_tokens": 0}, "max_tokens must be a whole number of at least 1"),
         (["w1"], None, {"dtype": "int8"}, "dtype must be"),
         (["w1"], None, {"device": "nowhere"}, "device is 'nowhere'"),
     ],

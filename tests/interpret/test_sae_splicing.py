@@ -128,7 +128,7 @@ def test_what_cannot_be_spliced():
             splice(model, bad, 2, {})
     with pytest.raises(InvalidInputError, match="named 'clean'"):
         splice(model, texts, 2, {CLEAN: lambda x: x})
-    with pytest.raises(InvalidInputError, match="context of 64"):
+    with pytest.raises(InvalidInputError, match="context = 64"):
         splice(model, texts, 2, {}, max_tokens=65)
     with pytest.raises(InvalidInputError, match="width of 32"):
         splice(model, texts, 2, {"bad": constant(np.zeros(31))})

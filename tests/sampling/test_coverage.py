@@ -54,8 +54,8 @@ def truth(kind, n, metric):
     exact = {"mean": values.mean(), "std": values.std()}
     if metric == "cosine":
         exact["fraction_within_0.1"] = (np.abs(values) <= 0.1).mean()
-    exact |= {f"fraction_above_{each:g}": (values > each).mean() for each in above}
-    exact |= {f"quantile_{q:g}": np.quantile(values, q) for q in QUANTILES}
+    exact |= {f"fraction_above_{each}": (values > each).mean() for each in above}
+    exact |= {f"quantile_{q}": np.quantile(values, q) for q in QUANTILES}
     return above, exact
 
 
@@ -183,7 +183,7 @@ def test_blocks_of_alike_rows_are_not_as_many_points():
     n, points, blocks = 2000, 400, 10
     above, exact = truth("drifting", n, "cosine")
     found = repeated("drifting", n, "cosine", points, controls=False, blocks=blocks)
-    for name in ("mean", "std", "fraction_within_0.1", f"fraction_above_{above[0]:g}"):
+    for name in ("mean", "std", "fraction_within_0.1", f"fraction_above_{above[0]}"):
         runs = found[name]
         assert abs(runs.bias) < 0.25 * runs.sd
         assert 0.88 < np.sqrt(np.mean(runs.se**2)) / runs.sd < 1.12
