@@ -259,11 +259,11 @@ def test_what_cannot_be_shared_out_is_refused():
 
 def test_the_old_name_works_and_names_the_new_one(tmp_path):
     with pytest.warns(DeprecationWarning, match=r"use distribute\(checkpoint_dir=, checkpoint_every=\)") as warned:
-        rows_of = geomkit.at_scale(rows(20), run=tmp_path, every=3.0, threads=1)
+        rows_of = geomkit.at_scale(rows(40), run=tmp_path, every=3.0, threads=1)
     assert len(warned) == 1
     with rows_of:
         assert isinstance(rows_of, DistributedMatrix)
-        assert geomkit.moments(rows_of).n == 20
+        assert geomkit.moments(rows_of).n == 40
     assert list(tmp_path.glob("rows-*.npz"))
 
 
