@@ -45,6 +45,11 @@ SLOW = (
     r"::test_windows_blocks_and_threads_change_no_bit\[torch-\w+-(sparse|float16|float64|Fortran)\]",
     # Memory that runs out at each of thousands of calls.
     r"::test_a_tile_for_which_memory_runs_out_was_not_taken_in\[.*-60\]",
+    # Pages in both themes, every control of the largest, paper and phones: one theme of an audit's page stays.
+    r"^tests/reporting/test_results_page\.py::test_(axe|every_control|a_printer|a_phone)",
+    r"^tests/reporting/test_audit_page\.py::test_(axe_finds_nothing_serious\[(dark|light-comparison)|the_theme)",
+    # Edits of a copy of the code, each of which all studies are followed in; one stays.
+    r"^tests/bench/test_code_keys\.py::test_(a_probe|a_constant|a_source)",
     # 100,000 rows for the page that shows them.
     r"::test_many_rows_make_no_larger_page",
 )

@@ -125,7 +125,7 @@ def test_a_tuned_lens_is_trained_saved_and_read_through(call, folder, tmp_path):
         (("lens", "w1 " * 65, "--model", "M"), "the context of tiny is 64"),
         (("lens", TEXT, "--model", "M", "--layers", "4"), "layer is 4"),
         (("lens", TEXT, "--model", "M", "--layers", "one"), "--layers must be numbers"),
-        (("lens", TEXT, "--model", "M", "--top", "0"), "top is 0"),
+        (("lens", TEXT, "--model", "M", "--top", "0"), "top must be a whole number from 1 to"),
         (("lens", TEXT, "--model", "./no/such/folder/here"), "there is no such folder"),
         (("lens", TEXT, "--model", "EMPTY"), "cannot be loaded"),
         (("lens", TEXT, "--model", "BERT"), "it is an encoder"),
