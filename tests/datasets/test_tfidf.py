@@ -111,7 +111,7 @@ def test_projection_is_seeded_linear_and_agrees_across_blocks():
 
 @pytest.mark.parametrize("dim", [0, 1025])
 def test_lsa_refuses_dimensions_that_it_does_not_have(dim):
-    with pytest.raises(InvalidInputError, match="must be a whole number from 1 to .* = 1024"):
+    with pytest.raises(InvalidInputError, match=r"must be a whole number from 1 to .* = 1024"):
         tfidf.lsa(dim)
 
 
