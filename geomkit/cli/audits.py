@@ -211,7 +211,9 @@ def column_of(labels: str | None) -> str | None:
     """
     if labels is None or Path(labels).is_file():
         return None
-    if Path(labels).suffix in {".txt", ".csv", ".tsv", ".labels", ".lst"} or (os.sep in labels and Path(labels).parent.is_dir()):
+    if Path(labels).suffix in {".txt", ".csv", ".tsv", ".labels", ".lst"} or (
+        os.sep in labels and Path(labels).parent.is_dir()
+    ):
         msg = f"--labels {labels}: there is no such file; it must be a text file with a label a line, or a column"
         raise InvalidInputError(msg)
     return labels
