@@ -78,7 +78,7 @@ def _contrast(found: Passes) -> Iterable[Value]:
     if found.neighbors.metric == "dot":
         msg = "an inner product is no distance, and has no contrast"
         raise InvalidInputError(msg)
-    if not nearest.any():
+    if duplicates_of(found.neighbors, 0.0).all():
         msg = "every row has an equal one: the nearest is at distance 0"
         raise InvalidInputError(msg)
     if found.cosines is not None:

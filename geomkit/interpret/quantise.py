@@ -97,7 +97,8 @@ class Quantiser:
             levels = codes
             if self.kind == "int4":
                 levels = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), -1)[:, : self.width]
-            values = self.low + levels * self._step()
+            # A coordinate that did not vary has one level, whatever is encoded.
+            values = self.low + levels * ((self.high - self.low) / (2 ** BITS[self.kind] - 1))
         if self.basis is not None and self.mean is not None:
             values = self.mean + values @ self.basis.T
         return np.asarray(values, np.float32)

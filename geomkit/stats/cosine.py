@@ -42,9 +42,10 @@ class CosineStats(Result):
     std: float
     """In [0, 1]; over all pairs."""
     skewness: float
-    """NaN where all cosines are equal."""
+    """NaN where all cosines are equal within rounding."""
     kurtosis: float
-    """Excess: 0 for a normal distribution. NaN where all cosines are equal."""
+    """Excess: 0 for a normal distribution. NaN where all cosines are equal within rounding, and where their spread is
+    below 2**-35 and its fourth power left float32; ``precision="float64"`` holds it."""
     min: float
     max: float
     error_bound: float
@@ -217,6 +218,7 @@ def read(scores: Scores, tally: Tally) -> CosineStats:
     """Statistics from a tally of all pairs."""
     matrix, n = scores.matrix, scores.n
     found = Distribution.of(tally).within(-1.0, 1.0)
+    skewness, kurtosis = found.shape(scores.bound, single=scores.dtype != "float64")
     return CosineStats(
         n=n,
         d=matrix.d,
@@ -224,8 +226,8 @@ def read(scores: Scores, tally: Tally) -> CosineStats:
         mean=mean_cosine(scores),
         mean_se=2 * float(np.std(mean_by_row(scores), ddof=1)) / math.sqrt(n) if n > 2 else math.nan,
         std=found.std,
-        skewness=found.skewness,
-        kurtosis=found.kurtosis,
+        skewness=skewness,
+        kurtosis=kurtosis,
         min=found.minimum,
         max=found.maximum,
         error_bound=scores.bound + (found.counter_bound if tally.rounded else 0.0),

@@ -15,6 +15,10 @@ from geomkit.pairwise.reducers import Tally
 __all__ = ["Distribution"]
 
 
+LEAST_SINGLE = 2.0**-35
+"""Least spread whose fourth power float32 holds with some digits: its least number is 2**-149."""
+
+
 @dataclass(frozen=True)
 class Distribution:
     """Counts of the bfloat16 values of ``value - centre`` over all pairs, beside exact moments and extremes.
@@ -76,6 +80,20 @@ class Distribution:
         m1, m2, m3, m4 = self.moments
         fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
         return fourth / self.variance**2 - 3 if self.variance > 0 else math.nan
+
+    def shape(self, error: float, *, single: bool) -> tuple[float, float]:
+        """Return skewness and kurtosis; NaN where rounding decides them.
+
+        Parameters
+        ----------
+        error : float
+            Bound on the rounding error of a value: a spread that does not exceed it has no shape.
+        single : bool
+            Whether the powers were taken in float32, which does not hold the fourth power of a spread below 2**-35.
+        """
+        if self.std <= error:
+            return math.nan, math.nan
+        return self.skewness, math.nan if single and self.std < LEAST_SINGLE else self.kurtosis
 
     @property
     def mean_abs(self) -> float:

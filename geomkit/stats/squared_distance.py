@@ -36,9 +36,9 @@ class SquaredDistanceStats(Result):
     relative_variance: float
     """Var(D²)/(E D²)²: 2/d for a Gaussian, and less the more distances concentrate; NaN where all are 0."""
     skewness: float
-    """NaN where all distances are equal."""
+    """NaN where all distances are equal within rounding."""
     kurtosis: float
-    """Excess: 0 for a normal distribution. NaN where all distances are equal."""
+    """Excess: 0 for a normal distribution. NaN where all distances are equal within rounding."""
     min: float
     max: float
     error_bound: float
@@ -130,6 +130,7 @@ def distances_of(scores: Scores, *, threads: int | None = None, size: int | None
     tally = Tally(scores.backend, -mean / 2, scores.device, origin=scores.origin, rounded=scores.rounded)
     sweep(Tiles(scores, "gram"), [tally], threads=threads, size=size)
     found = Distribution.of(tally).within(-math.inf, 0.0)
+    skewness, kurtosis = found.shape(scores.bound, single=scores.dtype != "float64")
     return SquaredDistanceStats(
         n=n,
         d=scores.matrix.d,
@@ -138,8 +139,8 @@ def distances_of(scores: Scores, *, threads: int | None = None, size: int | None
         mean_se=2 * float(np.std(by_row, ddof=1)) / math.sqrt(n) * scores.unit if n > 2 else math.nan,
         std=found.std * factor,
         relative_variance=4 * found.variance / mean**2 if mean > 0 else math.nan,
-        skewness=-found.skewness,
-        kurtosis=found.kurtosis,
+        skewness=-skewness,
+        kurtosis=kurtosis,
         min=-found.maximum * factor + 0.0,
         max=-found.minimum * factor + 0.0,
         error_bound=(scores.bound + (found.counter_bound if tally.rounded else 0.0)) * factor,

@@ -142,3 +142,11 @@ def test_the_spectrum_of_directions_copies_no_rows():
     tracemalloc.stop()
     # Beside blocks, some numbers of each row; a copy of the rows would be x.nbytes more.
     assert peak < 0.8 * x.nbytes
+
+
+@pytest.mark.parametrize("d", [8, 64, 300])
+def test_rows_that_all_stand_twice_have_no_contrast(d):
+    x = np.repeat(np.random.default_rng(0).standard_normal((60, d)), 2, axis=0)
+    contrast = measure(x, Options(k=5)).values["relative_contrast"]
+    assert math.isnan(contrast.value)
+    assert "every row has an equal one" in contrast.note

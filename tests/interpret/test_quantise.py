@@ -143,3 +143,11 @@ def test_bad_input_is_refused():
         code.decode(code.encode(x)[:, :5])
     with pytest.raises(InvalidInputError, match="float16 cannot hold"):
         quantiser(x, "float16").encode(x * 1e5)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_coordinate_that_never_varied_is_read_as_it_was(kind):
+    code = quantiser(np.array([[1.0, 5.0], [4.0, 5.0]]), kind)
+    other = np.array([[2.0, 7.0], [9.0, 4.0]])
+    assert (code.decode(code.encode(other))[:, 1] == 5).all()
+    assert code.outside(other) == 3 / 4

@@ -392,3 +392,22 @@ def test_fifty_thousand_rows_take_little_memory_beyond_themselves():
     mebibytes, pairs = map(int, ended.stdout.split())
     assert pairs == 50_000 * 49_999 // 2
     assert 100 < mebibytes < 500
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("offset", [1e3, 1e4, 1e5, 1e6])
+def test_the_shape_of_a_small_spread_is_right_or_not_said(offset, precision):
+    x = np.random.default_rng(0).standard_normal((60, 16)) + offset
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    apart = (unit @ unit.T)[np.triu_indices(60, 1)]
+    apart -= apart.mean()
+    stats = cosine_stats(x, precision=precision)
+    kurtosis = float((apart**4).mean() / (apart**2).mean() ** 2 - 3)
+    assert np.isnan(stats.kurtosis) == (offset == 1e6 and precision == "float32")
+    assert np.isnan(stats.kurtosis) or abs(stats.kurtosis - kurtosis) < 0.01
+
+
+def test_equal_rows_have_no_shape():
+    stats = cosine_stats(np.tile(np.arange(1.0, 9.0), (50, 1)))
+    assert stats.std < stats.error_bound
+    assert np.isnan([stats.skewness, stats.kurtosis]).all()
