@@ -13,7 +13,7 @@ from geomkit.core.devices import Device
 from geomkit.core.result import Result
 from geomkit.core.validation import BackendName, Metric, OnInvalid, Precision, check_number
 from geomkit.stats.linked import linked_error, seen
-from geomkit.stats.neighbors import Neighbors, neighbors
+from geomkit.stats.neighbors import Neighbors, check_among_rows, neighbors
 
 __all__ = ["Hubness", "duplicates_of", "graph_of", "hubness", "hubness_of", "outliers_of"]
 
@@ -156,6 +156,7 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
         `duplicates` is not in [0, 1], or `found` is of queries.
     """
     check_number(duplicates, "duplicates", 0, 1)
+    check_among_rows(found)
     n, k = found.n, found.k
     occurrence = np.bincount(found.positions.ravel(), minlength=n).astype(np.int64)
     skewness, se = _skewness(occurrence, k, seen(found.positions[:, :1]))
