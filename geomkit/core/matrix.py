@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 from geomkit.core.executor import Pass
 from geomkit.core.frames import unwrapped
 from geomkit.core.row_source import RowSlice, RowSource
-from geomkit.core.validation import check_choice, check_on_invalid, name_rows
+from geomkit.core.validation import check_on_invalid, name_rows
 from geomkit.errors import InvalidInputError
 
 __all__ = [
     "Matrix",
     "as_matrix",
-    "check_choice",
     "check_same_width",
     "finite_rows",
-    "name_rows",
     "reject_invalid",
     "reject_rows",
 ]

@@ -72,7 +72,9 @@ class Quantiser:
             return np.ascontiguousarray(kept).view(np.uint8).reshape(len(values), -1)
         if self.kind == "sign":
             return np.packbits(values > self.middle, axis=1)
-        levels = np.clip(np.rint((values - self.low) / self._step()), 0, 2 ** BITS[self.kind] - 1).astype(np.uint8)
+        # A coordinate that did not vary has one level, whatever is encoded.
+        step = np.where(self._step() > 0, self._step(), 1.0)
+        levels = np.clip(np.rint((values - self.low) / step), 0, 2 ** BITS[self.kind] - 1).astype(np.uint8)
         if self.kind == "int8":
             return levels
         padded = np.pad(levels, ((0, 0), (0, self.width % 2)))
@@ -97,8 +99,7 @@ class Quantiser:
             levels = codes
             if self.kind == "int4":
                 levels = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), -1)[:, : self.width]
-            # A coordinate that did not vary has one level, whatever is encoded.
-            values = self.low + levels * ((self.high - self.low) / (2 ** BITS[self.kind] - 1))
+            values = self.low + levels * self._step()
         if self.basis is not None and self.mean is not None:
             values = self.mean + values @ self.basis.T
         return np.asarray(values, np.float32)
@@ -111,8 +112,7 @@ class Quantiser:
         return float(np.mean((values < self.low) | (values > self.high)))
 
     def _step(self) -> NDArray[np.float64]:
-        step = (self.high - self.low) / (2 ** BITS[self.kind] - 1)
-        return np.where(step > 0, step, 1.0)
+        return np.asarray((self.high - self.low) / (2 ** BITS[self.kind] - 1))
 
     def _coordinates(self, x: Any) -> NDArray[np.float64]:
         rows = finite_rows(x)

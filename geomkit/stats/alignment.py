@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from geomkit.core.blocks import block_rows, each_block
 from geomkit.core.devices import Device, check_one_place, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice, name_rows
+from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_choice, check_threads, name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import PRECISIONS, Backend, load, module
 from geomkit.pairwise.normalization import as_given, direction_norms
 from geomkit.pairwise.rescoring import exact_scores
 from geomkit.pairwise.scores import UNIT_ROUNDOFF
-from geomkit.stats.cosine import check_threads, prepare
+from geomkit.stats.cosine import prepare
 from geomkit.stats.moments import WIDEST
 from geomkit.stats.neighbors import METRICS, Neighbors, check_among_rows, check_k, neighbors_among, scores_among
 

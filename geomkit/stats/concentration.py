@@ -26,9 +26,6 @@ __all__ = ["Concentration", "concentration", "squared_distance_moments"]
 CERTAIN = 100.0
 """A nearest distance through the product is taken only where its square is this many error bounds from zero."""
 
-WIDE_BLOCK_ENTRIES = 2**23
-"""Entries of a block of rows in a pass over pairs of blocks (64 MiB in float64)."""
-
 
 @dataclass(frozen=True)
 class Concentration(Result):

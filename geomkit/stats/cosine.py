@@ -22,7 +22,7 @@ from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.distribution import Distribution
 
-__all__ = ["CosineStats", "check_threads", "cosine_similarity", "cosine_stats"]
+__all__ = ["CosineStats", "cosine_similarity", "cosine_stats"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.matrix import name_rows
+from geomkit.core.validation import name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.stats.neighbors import Neighbors, check_among_rows
 

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from geomkit.core.deprecated import warn_renamed
 from geomkit.core.devices import Device, check_one_place, place
-from geomkit.core.matrix import Matrix, as_matrix, check_choice, check_same_width
+from geomkit.core.matrix import Matrix, as_matrix, check_same_width
 from geomkit.core.threads import processors
+from geomkit.core.validation import check_choice, check_threads
 from geomkit.errors import InvalidInputError
 from geomkit.kernels import Backend, module
 from geomkit.pairwise.queries import queries_of
@@ -22,7 +23,7 @@ from geomkit.pairwise.scores import (
 )
 from geomkit.pairwise.search import SearchResult, search_queries, search_rows
 from geomkit.pairwise.tiles import PairReducer
-from geomkit.stats.cosine import check_precision, check_threads, prepare
+from geomkit.stats.cosine import check_precision, prepare
 
 __all__ = ["METRICS", "Neighbors", "nearest_to", "neighbors"]
 

@@ -72,7 +72,6 @@ def test_columns_by_names_and_patterns(call, folder):  # noqa: F811
 
 
 def test_the_page_says_what_was_read(call, two_columns, folder):  # noqa: F811
-    pytest.importorskip("altair")
     code, *_ = call("audit", "a.parquet", "--key", "body", *QUICK, "--no-try", "--html", "a.html")
     assert code == 0
     page = (folder / "a.html").read_text(encoding="utf-8")
