@@ -61,18 +61,18 @@ def orthogonality(x: Rows, _: int) -> Figure:
     found = geomkit.cosine_stats(x)
     null = geomkit.nulls.sphere(found.d)
     eps = np.linspace(0.005, 0.5, 100)
-    random = np.array([null.fraction_within(each) for each in eps])
-    spread = np.array([null.fraction_within_sd(each, found.n) for each in eps])
+    random = np.array([null.within_fraction(each) for each in eps])
+    spread = np.array([null.within_fraction_std(each, found.n) for each in eps])
     figure, axes = plt.subplots(figsize=(8, 5))
-    axes.plot(eps, [found.fraction_within(each) for each in eps], color=OURS, label="these vectors")
+    axes.plot(eps, [found.within_fraction(each) for each in eps], color=OURS, label="these vectors")
     axes.plot(eps, random, color=NULL, linestyle=":", label="random directions")
     axes.fill_between(eps, random - 2 * spread, random + 2 * spread, color=NULL, alpha=0.2, linewidth=0)
     axes.set(xlabel="eps", ylabel="share of pairs with |cosine| ≤ eps", ylim=(0, 1.02))
     axes.legend(loc="lower right")
     headed(
         figure,
-        f"{found.fraction_within(0.1):.0%} of pairs are within 0.1 of orthogonal; of random directions "
-        f"{null.fraction_within(0.1):.0%}",
+        f"{found.within_fraction(0.1):.0%} of pairs are within 0.1 of orthogonal; of random directions "
+        f"{null.within_fraction(0.1):.0%}",
     )
     return figure
 

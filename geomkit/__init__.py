@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from geomkit._version import __version__
-from geomkit.core.deprecated import WITHDRAWN, install, name_today, warn_renamed, withdrawn
+from geomkit.core.deprecated import PUBLIC, install, name_today, withdrawn
 
 if TYPE_CHECKING:
     from geomkit import atlas as atlas
@@ -112,9 +112,6 @@ _WHERE = {
 }
 """Where each public name is defined."""
 
-_DEPRECATED = {"nearest_to": "nearest_to", "QueryNeighbors": "Neighbors"}
-"""Names that go with 0.11, and what they are in `geomkit.stats.neighbors`."""
-
 _MODULES = {
     "atlas",
     "auditing",
@@ -136,13 +133,8 @@ __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(_WHERE[name]), name)
-    if name in WITHDRAWN:
+    if name in PUBLIC:
         return withdrawn(name)
-    if name in _DEPRECATED:
-        if name != _DEPRECATED[name]:
-            warn_renamed(name, _DEPRECATED[name])
-        # The others warn when they are called.
-        return getattr(importlib.import_module("geomkit.stats.neighbors"), _DEPRECATED[name])
     if name in _MODULES or name_today(f"geomkit.{name}") is not None:
         from geomkit.errors import BackendUnavailableError
 

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from geomkit.core.deprecated import OldFields
 from geomkit.errors import InvalidInputError
 
 __all__ = ["Cube", "Gaussian", "LargestCosine", "Sphere", "cube", "gaussian", "sphere"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sphere:
+class Sphere(OldFields):
     """The cosine of two independent directions uniform on the unit sphere of R^d.
 
     (1 + c)/2 follows Beta((d-1)/2, (d-1)/2); any two pairs of a set of such directions are independent, even when they
@@ -84,7 +85,7 @@ class Sphere:
         """Mean of |cosine|: Γ(d/2) / (√π Γ((d+1)/2))."""
         return math.sqrt(2 * (1 + _relative_variance(self.d)) / (math.pi * self.d))
 
-    def fraction_within(self, eps: float) -> float:
+    def within_fraction(self, eps: float) -> float:
         """Probability that |cosine| is at most `eps`."""
         if eps >= 1 or eps < 0:
             return float(eps >= 1)
@@ -99,22 +100,22 @@ class Sphere:
             raise InvalidInputError(msg)
         return LargestCosine(self.d, n)
 
-    def mean_sd(self, n: int) -> float:
+    def mean_std(self, n: int) -> float:
         """Return the standard deviation of the mean cosine of all pairs of n directions: √(2/(d n (n-1)))."""
         return math.sqrt(2 / (self.d * n * (n - 1)))
 
-    def mean_abs_sd(self, n: int) -> float:
+    def mean_abs_std(self, n: int) -> float:
         """Return the standard deviation of the mean |cosine| over all pairs of n directions."""
         return math.sqrt(max(1 / self.d - self.mean_abs**2, 0.0) * 2 / (n * (n - 1)))
 
-    def mean_square_sd(self, n: int) -> float:
+    def mean_square_std(self, n: int) -> float:
         """Return the standard deviation of the mean squared cosine over all pairs of n directions; its mean is 1/d."""
         fourth = 3 / (self.d * (self.d + 2))
         return math.sqrt(max(fourth - 1 / self.d**2, 0.0) * 2 / (n * (n - 1)))
 
-    def fraction_within_sd(self, eps: float, n: int) -> float:
+    def within_fraction_std(self, eps: float, n: int) -> float:
         """Return the standard deviation of the share of pairs with |cosine| at most `eps` among n directions."""
-        share = self.fraction_within(eps)
+        share = self.within_fraction(eps)
         return math.sqrt(share * (1 - share) * 2 / (n * (n - 1)))
 
 
@@ -319,6 +320,6 @@ def _dimension(d: int) -> int:
     return int(d)
 
 
-def z(value: float, null_mean: float, null_sd: float) -> float:
+def z(value: float, null_mean: float, null_std: float) -> float:
     """How many null standard deviations a value lies from its null mean; NaN where the null has no spread."""
-    return (value - null_mean) / null_sd if null_sd > 0 else math.nan
+    return (value - null_mean) / null_std if null_std > 0 else math.nan

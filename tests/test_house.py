@@ -20,9 +20,9 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 LAYERS = [
     {"geomkit.errors", "geomkit._version"},
-    {"geomkit.kernels", "geomkit.nulls"},
+    {"geomkit.kernels"},
     {"geomkit.core"},
-    {"geomkit.pairwise", "geomkit.covariance", "geomkit.io", "geomkit.datasets", "geomkit.transforms"},
+    {"geomkit.nulls", "geomkit.pairwise", "geomkit.covariance", "geomkit.io", "geomkit.datasets", "geomkit.transforms"},
     {"geomkit.stats", "geomkit.distributed"},
     {"geomkit.auditing", "geomkit.sampling", "geomkit.interpret", "geomkit.atlas"},
     {"geomkit", "geomkit.reporting"},

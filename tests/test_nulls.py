@@ -69,15 +69,15 @@ def test_moments_are_those_of_the_density(d):
     assert_within(sphere.std**2, second, 1e-9 * second)
     assert_within(sphere.kurtosis, fourth / second**2 - 3, 1e-7)
     assert_within(sphere.mean_abs, moment(abs), 1e-9)
-    assert_within(sphere.fraction_within(0.05), share, 3e-3)
-    assert_within(sphere.fraction_within(0.05), sphere.cdf(0.05) - sphere.cdf(-0.05), 1e-12)
+    assert_within(sphere.within_fraction(0.05), share, 3e-3)
+    assert_within(sphere.within_fraction(0.05), sphere.cdf(0.05) - sphere.cdf(-0.05), 1e-12)
     n = 50
     pairs = n * (n - 1) / 2
-    assert_within(sphere.mean_sd(n), math.sqrt(second / pairs), 1e-9)
-    assert_within(sphere.mean_square_sd(n), math.sqrt((fourth - second**2) / pairs), 1e-7 * sphere.std**2)
-    assert_within(sphere.mean_abs_sd(n), math.sqrt((second - moment(abs) ** 2) / pairs), 1e-7 * sphere.std)
-    inside = sphere.fraction_within(0.05)
-    assert_within(sphere.fraction_within_sd(0.05, n), math.sqrt(inside * (1 - inside) / pairs), 1e-12)
+    assert_within(sphere.mean_std(n), math.sqrt(second / pairs), 1e-9)
+    assert_within(sphere.mean_square_std(n), math.sqrt((fourth - second**2) / pairs), 1e-7 * sphere.std**2)
+    assert_within(sphere.mean_abs_std(n), math.sqrt((second - moment(abs) ** 2) / pairs), 1e-7 * sphere.std)
+    inside = sphere.within_fraction(0.05)
+    assert_within(sphere.within_fraction_std(0.05, n), math.sqrt(inside * (1 - inside) / pairs), 1e-12)
 
 
 @pytest.mark.parametrize(("d", "mean_abs"), [(512, 0.03528), (1024, 0.02494), (4096, 0.01247)])
@@ -87,22 +87,22 @@ def test_mean_magnitudes_worth_knowing(d, mean_abs):
 
 @pytest.mark.parametrize(("d", "beyond"), [(512, 0.0235), (1024, 0.00135)])
 def test_shares_worth_knowing(d, beyond):
-    assert_within(1 - nulls.sphere(d).fraction_within(0.1), beyond, 0.5 * 10.0 ** -(4 if d == 512 else 5))
+    assert_within(1 - nulls.sphere(d).within_fraction(0.1), beyond, 0.5 * 10.0 ** -(4 if d == 512 else 5))
 
 
 def test_shares_at_the_ends():
     for d in (1, 2, 512):
         sphere = nulls.sphere(d)
-        assert sphere.fraction_within(1) == sphere.fraction_within(2) == 1
-        assert sphere.fraction_within(0) == sphere.fraction_within(-0.1) == 0
+        assert sphere.within_fraction(1) == sphere.within_fraction(2) == 1
+        assert sphere.within_fraction(0) == sphere.within_fraction(-0.1) == 0
 
 
 def test_a_line_has_two_directions():
     line = nulls.sphere(1)
-    assert (line.std, line.mean_abs, line.mean_abs_sd(9), line.mean_square_sd(9)) == (1, 1, 0, 0)
+    assert (line.std, line.mean_abs, line.mean_abs_std(9), line.mean_square_std(9)) == (1, 1, 0, 0)
     assert line.kurtosis == -2
     assert line.cdf([-1.1, -1, 0, 0.99, 1]).tolist() == [0, 0.5, 0.5, 0.5, 1]
-    assert line.fraction_within(0.99) == 0
+    assert line.within_fraction(0.99) == 0
     assert (line.coherence(5).mean, line.coherence(5).std, line.coherence(5).quantile(0.5)) == (1, 0, 1)
     assert line.coherence(5).cdf([0.5, 1]).tolist() == [0, 1]
     with pytest.raises(InvalidInputError, match="d must be at least 2 for a density"):
@@ -151,7 +151,7 @@ def test_coherence_of_two_is_one_magnitude():
     sphere, largest = nulls.sphere(20), nulls.sphere(20).coherence(2)
     assert_within(largest.mean, sphere.mean_abs, 1e-9)
     assert_within(largest.std**2, 1 / 20 - sphere.mean_abs**2, 1e-9)
-    assert_within(largest.cdf(0.1), sphere.fraction_within(0.1), 1e-12)
+    assert_within(largest.cdf(0.1), sphere.within_fraction(0.1), 1e-12)
 
 
 def test_coherence_keeps_its_digits_far_out():

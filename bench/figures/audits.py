@@ -30,14 +30,14 @@ class Column(NamedTuple):
 COLUMNS = {
     "cosine_mean": Column("mean\ncosine", "a high mean cosine"),
     "hubness_skewness": Column("hubness\n(skewness)", "hubs"),
-    "antihub_share": Column("rows never\nfound", "rows that are never found", share=True),
+    "antihub_fraction": Column("rows never\nfound", "rows that are never found", share=True),
     "relative_contrast": Column("relative\ncontrast", "a low contrast"),
     "effective_rank": Column("effective\nrank", "directions that are not used"),
     "largest_variance_ratio": Column("top variance\nover mean", "one coordinate that varies most"),
-    "near_duplicate_share": Column("near-\nduplicates", "near-duplicates", share=True),
-    "duplicate_share": Column("\nduplicates", "duplicates", share=True),
-    "outlier_share": Column("\noutliers", "outliers", share=True),
-    "island_share": Column("rows on\nislands", "islands", share=True),
+    "near_duplicate_fraction": Column("near-\nduplicates", "near-duplicates", share=True),
+    "duplicate_fraction": Column("\nduplicates", "duplicates", share=True),
+    "outlier_fraction": Column("\noutliers", "outliers", share=True),
+    "island_fraction": Column("rows on\nislands", "islands", share=True),
     "same_label_rate": Column("neighbours of\nthe same topic", "", share=True),
 }
 """Judged statistics, and last one that is not: whether neighbours mean something all the same."""

@@ -90,7 +90,7 @@ def orthogonality(table: "pd.DataFrame", eps: float, n: int) -> "Figure":
     with styled():
         import matplotlib.pyplot as plt
 
-        shares = table[(table.metric == "cosine") & (table.statistic == "fraction_within") & (table.n == n)]
+        shares = table[(table.metric == "cosine") & (table.statistic == "within_fraction") & (table.n == n)]
         curve = shares.drop_duplicates("d").sort_values("d")
         figure, axes = plt.subplots(figsize=(10, 5.6))
         axes.axvspan(512, 1024, color="0.93", zorder=0)

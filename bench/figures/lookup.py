@@ -74,7 +74,7 @@ def finding(table: "pd.DataFrame") -> str:
     proven = table[table.equal.notna()]
     equal = bool(proven.equal.astype(bool).all()) and not proven.empty
     sizes = proven.drop_duplicates(["device", "vocabulary", "tokens"]).shape[0]
-    share = proven.gradient_share.max() if len(proven) else 0.0
+    share = proven.gradient_fraction.max() if len(proven) else 0.0
     lines = []
     for passes in _distinct(table, "passes"):
         mine = table[(table.passes == passes) & (table.way == "one-hot") & table.seconds.notna()]

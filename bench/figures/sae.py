@@ -55,7 +55,7 @@ def _value(table: "pd.DataFrame", part: str, method: str, statistic: str) -> flo
 def _finding(table: "pd.DataFrame") -> str:
     k = int(table[(table.part == "quality") & (table.method == "sae")].k.max())
     shares = [_value(table, "quality", method, "explained_variance") for method in ("sae", "pca", "random features")]
-    dead = _value(table, "quality", "sae", "dead_share")
+    dead = _value(table, "quality", "sae", "dead_fraction")
     back = _value(table, "spliced", "sae", "recovered_from_mean")
     cost = _value(table, "cost", "sae", "training_over_forward")
     return (

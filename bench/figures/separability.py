@@ -43,7 +43,7 @@ def separability(table: "pd.DataFrame", curve: "pd.DataFrame") -> "Figure":
 
 def finding(table: "pd.DataFrame") -> str:
     """Say how many spaces are separable above every null, and how few directions are enough, whatever the answer."""
-    above = table[table.low > table[["majority", "shuffled_max", "random_high"]].max(axis=1)]
+    above = table[table.ci_low > table[["majority", "shuffled_max", "random_ci_high"]].max(axis=1)]
     summary = (
         f"In {len(above)} of {len(table)} spaces a linear classifier is above the largest class, shuffled labels and "
         "random vectors"
@@ -64,7 +64,7 @@ def _accuracies(axes: "Axes", rows: "pd.DataFrame", title: str) -> None:
     places = range(len(rows))
     for at, row in zip(places, rows.to_dict("records"), strict=True):
         colour, marker = FAMILIES[row["family"]][1:]
-        axes.plot([row["low"], row["high"]], [at, at], color=colour, linewidth=1.4)
+        axes.plot([row["ci_low"], row["ci_high"]], [at, at], color=colour, linewidth=1.4)
         axes.plot(row["accuracy"], at, color=colour, marker=marker, markersize=5, linestyle="")
     axes.plot(rows.majority, places, color="0.35", linewidth=1, label="always the largest class")
     axes.plot(rows.shuffled, places, color="0.35", marker="x", linestyle="", markersize=4, label="shuffled labels")

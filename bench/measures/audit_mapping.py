@@ -17,17 +17,17 @@ class Covered(NamedTuple):
 
 FINDINGS: dict[str, Covered] = {
     "hubness": Covered("hubness_skewness", "beside random sets of the same n, d and k, not beside 2 and 4"),
-    "antihubs": Covered("antihub_share", "beside random sets of the same n, d and k, not beside exp(-k)"),
+    "antihubs": Covered("antihub_fraction", "beside random sets of the same n, d and k, not beside exp(-k)"),
     "anisotropy": Covered("cosine_mean", "over all pairs, not over up to 20,000 that are drawn"),
     "effective_rank": Covered("effective_rank", "by entropy; their formula is our participation_ratio"),
-    "collapse": Covered("near_duplicate_share", "the same; equal rows are duplicate_share"),
+    "collapse": Covered("near_duplicate_fraction", "the same; equal rows are duplicate_fraction"),
     "rogue_dimensions": Covered("largest_variance_ratio", "of directions where the metric is cosine"),
     "norms": Covered("norm_cv", "never judged: length hurts only where it changes neighbours"),
     "metric_mismatch": Covered("metric_overlap", "over 500 rows that are drawn where there are more; never judged"),
     "distance_concentration": Covered("relative_contrast", "beside random sets, not beside 1.2 and 1.05"),
-    "outliers": Covered("outlier_share", "beyond Tukey's outer fence instead of a median absolute deviation"),
-    "connectivity": Covered("island_share", "all rows outside the largest part, not those of parts below n / 200"),
-    "ood_queries": Covered("out_of_distribution_share", "with --queries"),
+    "outliers": Covered("outlier_fraction", "beyond Tukey's outer fence instead of a median absolute deviation"),
+    "connectivity": Covered("island_fraction", "all rows outside the largest part, not those of parts below n / 200"),
+    "ood_queries": Covered("out_of_distribution_fraction", "with --queries"),
     "query_hubness": Covered("query_hubness_skewness", "with --queries; beside retrieval at random"),
     "ann_recall": Covered("", "about an index, not about vectors: neighbors() gives the exact lists to compare with"),
 }
@@ -53,15 +53,15 @@ class Pair(NamedTuple):
 
 OF_VECSCOPE = (
     Pair("hubness.skewness", "hubness_skewness", "same formula"),
-    Pair("antihubs.antihub_ratio", "antihub_share", "same formula"),
+    Pair("antihubs.antihub_ratio", "antihub_fraction", "same formula"),
     Pair("anisotropy.mean_random_cosine", "cosine_mean", "theirs over pairs that are drawn, up to 20,000"),
     Pair(
         "anisotropy.effective_rank", "participation_ratio",
         "same formula under another name; the finding is their value over min(d, n - 1)", about="effective_rank",
     ),
-    Pair("collapse.near_duplicate_ratio", "near_duplicate_share", "same formula: cosine of at least 0.99"),
+    Pair("collapse.near_duplicate_ratio", "near_duplicate_fraction", "same formula: cosine of at least 0.99"),
     Pair(
-        "collapse.exact_duplicate_ratio", "duplicate_share",
+        "collapse.exact_duplicate_ratio", "duplicate_fraction",
         "theirs leaves out the first of equal rows, after rounding to six digits; ours counts all of equal direction",
     ),
     Pair(
@@ -75,14 +75,14 @@ OF_VECSCOPE = (
         "theirs over the median of nearest distances above 1e-4, ours over their mean",
     ),
     Pair(
-        "outliers.outlier_ratio", "outlier_share",
+        "outliers.outlier_ratio", "outlier_fraction",
         "theirs beyond the median and 3 x 1.4826 median absolute deviations, ours beyond Tukey's outer fence",
     ),
     Pair(
-        "connectivity.island_ratio", "island_share",
+        "connectivity.island_ratio", "island_fraction",
         "theirs in parts of fewer than max(k + 1, n / 200) rows, ours in all but the largest part",
     ),
-    Pair("ood_queries.ood_query_ratio", "out_of_distribution_share", "same quantile; theirs leaves duplicates out"),
+    Pair("ood_queries.ood_query_ratio", "out_of_distribution_fraction", "same quantile; theirs leaves duplicates out"),
     Pair("query_hubness.query_hubness_skewness", "query_hubness_skewness", "same formula"),
 )  # fmt: skip
 """Numbers of vecscope by finding and name in its details, or by the name of its metric."""
@@ -98,7 +98,7 @@ OF_SPECTRALYTE = (
         "components that hold 95 %, at most 500 above 10,000 rows; intrinsic_dimension(method='pca') of ours",
     ),
     Pair("density.cv", "", "spread of the distance to the tenth neighbour; ours has no such statistic"),
-    Pair("density.n_outliers", "", "rows by local outlier factor; outlier_share of ours looks at nearest distances"),
+    Pair("density.n_outliers", "", "rows by local outlier factor; outlier_fraction of ours looks at nearest distances"),
     Pair("sensitivity.mean_stability", "", "overlap of neighbours after noise; ours has no such statistic"),
     Pair(
         "intrinsic_dim.d_int", "twonn",

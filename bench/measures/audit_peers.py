@@ -290,7 +290,7 @@ def dimensions(place: Place, pace: Pace) -> tuple[list[Time], list[Value]]:
     for ours, (name, theirs) in _ESTIMATORS.items():
 
         def mine(method: str = ours) -> float:
-            return intrinsic_dimension(x, method=method, k=K, metric="cosine").dimension_
+            return intrinsic_dimension(x, method=method, k=K, metric="cosine").dimension
 
         try:
             # Both run once before they are timed: ours compiles.
@@ -316,7 +316,7 @@ def _skdim(x: NDArray[np.float32], estimator: str, **how: Any) -> float:
     with warnings.catch_warnings():
         # It says how many duplicates it leaves out; ours does the same.
         warnings.simplefilter("ignore")
-        return float(getattr(skdim.id, estimator)().fit(unit, **how).dimension_)
+        return float(getattr(skdim.id, estimator)().fit(unit, **how).dimension)
 
 
 _ESTIMATORS: dict[str, tuple[str, Callable[[NDArray[np.float32]], float]]] = {

@@ -35,12 +35,12 @@ class LookupEquality(Result):
     row adds zeros to one entry of the table."""
     gradient_difference: float
     """Largest difference of a gradient, of any way, from the one-hot product's."""
-    gradient_share: float
+    gradient_fraction: float
     """The largest share of its bound that a difference takes up, in [0, 1] where the claim holds. A word that occurs m
     times has a gradient of m terms, added up in some order: two orders differ by at most 2γ(m - 1) times the sum of the
     terms' magnitudes, γ(m) = m u/(1 - m u). For m = 1 and m = 2 that is made 0, since those sums have no orders that
     differ."""
-    gradient_equal_share: float
+    gradient_equal_fraction: float
     """Share of the gradient's entries of words in the batch that are equal to the bit in all ways."""
     n_tokens: int
     n_distinct: int
@@ -235,8 +235,8 @@ def _compared(
         holds=exact and bool((share <= 1).all()),
         output_difference=output,
         gradient_difference=float(apart.max()),
-        gradient_share=float(share.max()),
-        gradient_equal_share=float(equal[times > 0].double().mean()),
+        gradient_fraction=float(share.max()),
+        gradient_equal_fraction=float(equal[times > 0].double().mean()),
         n_tokens=len(tokens),
         n_distinct=int((times > 0).sum()),
         most_repeats=int(times.max()),

@@ -24,7 +24,7 @@ class Row:
     value: float
     se: float = math.nan
     null_mean: float = math.nan
-    null_sd: float = math.nan
+    null_std: float = math.nan
     z: float = math.nan
     backend: str = ""
     precision: str = ""

@@ -69,7 +69,7 @@ def cosines(tables: "dict[str, pd.DataFrame]") -> Section:
 def orthogonality(tables: "dict[str, pd.DataFrame]") -> Section:
     """Share of nearly orthogonal pairs against dimension, beside the closed form."""
     found = tables["geometry"]
-    found = found[(found.metric == "cosine") & (found.statistic == "fraction_within")]
+    found = found[(found.metric == "cosine") & (found.statistic == "within_fraction")]
     found = found[found.n == found.n.min()]
     curve = found.drop_duplicates("d").sort_values("d")
     rows = [

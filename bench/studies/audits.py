@@ -57,10 +57,10 @@ class Row:
     statistic: str
     value: float
     se: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
+    ci_low: float = math.nan
+    ci_high: float = math.nan
     null_mean: float = math.nan
-    null_sd: float = math.nan
+    null_std: float = math.nan
     z: float = math.nan
     effect: float = math.nan
     """As the audit judges it: value less null, value over null, or both less 1."""
@@ -143,8 +143,8 @@ def rows_of(result: "Audit", found: "Vectors") -> list[Row]:
     return [
         replace(
             plain, group=STATISTICS[each.statistic].family, statistic=each.statistic, value=each.value, se=each.se,
-            low=each.low, high=each.high, null_mean=each.null_mean, null_sd=each.null_sd, z=each.z, effect=each.effect,
-            verdict=each.verdict, note="; ".join(filter(None, (each.note, found.note))),
+            ci_low=each.ci_low, ci_high=each.ci_high, null_mean=each.null_mean, null_std=each.null_std, z=each.z,
+            effect=each.effect, verdict=each.verdict, note="; ".join(filter(None, (each.note, found.note))),
         )
         for each in result.findings
     ]  # fmt: skip

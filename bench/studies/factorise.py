@@ -153,7 +153,11 @@ def decomposed(seen: Cooccurrence, shift: int, dim: int, seed: int) -> tuple[Fac
         start = time.perf_counter()
         with one_thread_each():
             made = factorise(matrix, dim, seed=seed, words=seen.words)
-        about = {"seconds": time.perf_counter() - start, "solver": made.solver, "residual_share": made.residual_share}
+        about = {
+            "seconds": time.perf_counter() - start,
+            "solver": made.solver,
+            "residual_fraction": made.residual_fraction,
+        }
         for name in arrays:
             np.save(folder / f"{name}.npy", getattr(made, name))
         (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
@@ -161,7 +165,7 @@ def decomposed(seen: Cooccurrence, shift: int, dim: int, seed: int) -> tuple[Fac
     folder = cached_folder(derived(f"ppmi-svd-{dim}", parts), parts, build)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     left, values, right = (np.asarray(np.load(folder / f"{name}.npy"), np.float64) for name in arrays)
-    made = Factorisation(left, values, right, seen.words, 0.5, seed, about["solver"], about["residual_share"])
+    made = Factorisation(left, values, right, seen.words, 0.5, seed, about["solver"], about["residual_fraction"])
     return made, about["seconds"]
 
 

@@ -99,16 +99,16 @@ def _cosine_rows(found: datasets.Vectors, cosines: CosineStats, seed: int, withi
     beside = orthogonality_of(cosines, EPS)
     sphere = nulls.sphere(found.dim)
     statistics = {name: getattr(cosines, name) for name in ("mean", "std", "skewness", "kurtosis", "min", "max")}
-    statistics |= {name: getattr(beside, name) for name in ("coherence", "mean_abs", "rms", "fraction_within")}
+    statistics |= {name: getattr(beside, name) for name in ("coherence", "mean_abs", "rms", "within_fraction")}
     statistics["error_bound"] = cosines.error_bound
     statistics |= {f"q{100 * share:g}": cosines.quantile(share) for share in QUANTILES}
-    errors = {"mean": cosines.mean_se, "fraction_within": within}
+    errors = {"mean": cosines.mean_se, "within_fraction": within}
     # Where the null is a single number, it has no spread to measure z in.
     known = {"std": sphere.std, "skewness": 0.0, "kurtosis": sphere.kurtosis}
     rows = []
     for name, value in statistics.items():
         null = beside.nulls.get(name)
-        expected = (null.mean, null.sd, null.z) if null else (known.get(name, math.nan), math.nan, math.nan)
+        expected = (null.mean, null.std, null.z) if null else (known.get(name, math.nan), math.nan, math.nan)
         rows.append(_row(found, cosines, "cosine", name, (value, errors.get(name, math.nan), *expected), seed))
     return rows
 

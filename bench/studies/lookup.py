@@ -75,7 +75,7 @@ class Row:
     """Over that of ``gather``."""
     equal: bool | None
     """Outputs proven equal to those of the other ways, gradients equal but for the order of sums."""
-    gradient_share: float
+    gradient_fraction: float
     """Largest share of the bound on the order of sums that a gradient's difference took up."""
     rounds: int
     note: str = ""
@@ -235,7 +235,7 @@ def of_case(case: LookupCase, limits: Limits, context: Context) -> list[Row]:
                 case.device, case.vocabulary, case.n, case.d, case.passes, way, *spread(took), *spread(ratios),
                 least_seconds=least, peak_bytes=peak, memory_ratio=peak / peaks[WAYS[0]],
                 equal=None if proof is None else proof.holds,
-                gradient_share=math.nan if proof is None else proof.gradient_share, rounds=len(took),
+                gradient_fraction=math.nan if proof is None else proof.gradient_fraction, rounds=len(took),
                 note="" if fits else note + ("not proven here" if way in times else "not run"),
             )
         )  # fmt: skip

@@ -211,7 +211,7 @@ def _quality_rows(qualities: Mapping[tuple[str, int], Explained], seed: int) -> 
             interval = {"low": low, "high": high} if name == "explained_variance" else {}
             yield _row("quality", method, k, name, getattr(measured, name), "share", **size, **beside, **interval)
         if isinstance(measured, Quality):
-            for name in ("l0", "dead_share", "dense_share"):
+            for name in ("l0", "dead_fraction", "dense_fraction"):
                 unit = "features a token" if name == "l0" else "share of features"
                 yield _row("quality", method, k, name, getattr(measured, name), unit, **size)
 
@@ -220,7 +220,9 @@ def _training_rows(measured: Quality) -> Iterator[dict[str, Any]]:
     """Dead features by the tokens that it was trained on: fewer held-out tokens call rare features dead."""
     size = {"texts": measured.n_texts, "tokens": measured.n}
     yield _row("training tokens", "sae", measured.k, "explained_variance", measured.explained_variance, "share", **size)
-    yield _row("training tokens", "sae", measured.k, "dead_share", measured.dead_share, "share of features", **size)
+    yield _row(
+        "training tokens", "sae", measured.k, "dead_fraction", measured.dead_fraction, "share of features", **size
+    )
 
 
 def _spliced_rows(splicing: Splicing, seed: int) -> Iterator[dict[str, Any]]:
@@ -295,7 +297,7 @@ def _features(
     rows = []
     for context in top_contexts(activity, ready.states, ready.held, tokenizer, chosen):
         tokens = " | ".join(tokenizer.decode([token]) for token in speaks[context.feature])
-        share = {"k": autoencoder.k, "firing_share": fires[context.feature] / len(ready.held), "promotes": tokens}
+        share = {"k": autoencoder.k, "firing_fraction": fires[context.feature] / len(ready.held), "promotes": tokens}
         rows.append(share | context.to_dict())
     return pd.DataFrame(rows)
 

@@ -199,7 +199,7 @@ def grow(bench: Bench, sizes: Sizes, context: Context) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-_SHOWN = ("mean", "std", "fraction_within_0.1", "quantile_0.01", "quantile_0.5", "quantile_0.99")
+_SHOWN = ("mean", "std", "within_fraction_0.1", "quantile_0.01", "quantile_0.5", "quantile_0.99")
 
 
 class _Draw:
@@ -216,9 +216,9 @@ class _Draw:
 def _grown(moments: Moments, found: Any, points: int, took: dict[str, float], memory: PeakMemory) -> dict[str, Any]:
     return {
         "n": moments.n, "d": moments.d, "statistic": found.statistic, "value": found.value, "se": found.se,
-        "low": found.low, "high": found.high, "null_mean": found.null_mean, "z": found.z, "control": found.control,
-        "sampled": 0 if found.control == "exact" else points, "workers": len(memory.peak), **took,
-        "rows_per_second": moments.n / took["seconds"], "worker_bytes_before": max(memory.before.values()),
+        "low": found.ci_low, "high": found.ci_high, "null_mean": found.null_mean, "z": found.z,
+        "control": found.control, "sampled": 0 if found.control == "exact" else points, "workers": len(memory.peak),
+        **took, "rows_per_second": moments.n / took["seconds"], "worker_bytes_before": max(memory.before.values()),
         "worker_bytes": max(memory.peak.values()), "matrix_bytes": moments.n * moments.d * 4,
     }  # fmt: skip
 

@@ -92,7 +92,7 @@ def measure(context: Context, unit: Unit) -> Tables:
     curve = found.to_frame().assign(source=space.source, corpus=space.corpus)
     return {
         "separability.csv": pd.DataFrame([_row(space, found, seconds)]),
-        "separability_curve.csv": curve[["corpus", "source", "kind", "directions", "accuracy", "low", "high"]],
+        "separability_curve.csv": curve[["corpus", "source", "kind", "directions", "accuracy", "ci_low", "ci_high"]],
     }
 
 
@@ -122,7 +122,7 @@ def _row(space: Space, found: Separability, seconds: float) -> dict[str, Any]:
     return {
         "corpus": space.corpus, "source": space.source, "family": space.family,
         "layer": int(layer[1]) if layer else "", **found.to_dict(),
-        "twonn": twonn.dimension_, "twonn_se": twonn.dimension_se, "participation_ratio": shape.participation_ratio,
+        "twonn": twonn.dimension, "twonn_se": twonn.dimension_se, "participation_ratio": shape.participation_ratio,
         "effective_rank": shape.effective_rank, "n_given": space.n_given, "near_copies": space.near_copies,
         "seconds": round(seconds, 2),
     }  # fmt: skip

@@ -211,7 +211,7 @@ def _by_label(
         seen = probe(space.corpus, labels, seed=seed, shuffles=2)
     except GeomkitError as why:
         return out, [f"no probe: {why}"]
-    majority = as_labels(labels, len(labels)).majority_share
+    majority = as_labels(labels, len(labels)).majority_fraction
     return out | {"probe_accuracy": seen.accuracy, "probe": (seen.accuracy - majority) / (1 - majority)}, []
 
 

@@ -14,6 +14,7 @@ from geomkit.auditing.readings import Value
 from geomkit.auditing.result import LEVELS, Audit, Finding, Thresholds, is_like_random
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.auditing.suggestions import suggest
+from geomkit.core.deprecated import field_today
 from geomkit.core.devices import Device
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.validation import check_choice, check_length, check_positive, check_whole, is_number
@@ -161,7 +162,7 @@ def audit(
         n_dropped=found.n_dropped,
         backend=found.backend,
         precision=found.precision,
-        product=found.product,
+        matmul=found.matmul,
         version=__version__,
         rows=_to_look_at(found, drawn),
         measurements=found,
@@ -184,7 +185,8 @@ def _judged(extra: Extra, thresholds: Thresholds) -> Finding:
 def _thresholds(given: Mapping[str, tuple[float, float]] | None, z: float) -> Thresholds:
     check_positive(z, "z")
     judgeable = {name for name, each in STATISTICS.items() if each.worse}
-    for name, pair in (given or {}).items():
+    effects = {field_today(name): pair for name, pair in (given or {}).items()}
+    for name, pair in effects.items():
         if name not in judgeable:
             msg = f"thresholds names {name!r}, which is never judged; it must be one of {sorted(judgeable)}"
             raise InvalidInputError(msg)
@@ -194,7 +196,7 @@ def _thresholds(given: Mapping[str, tuple[float, float]] | None, z: float) -> Th
             order = "warn >= fail" if low else "warn <= fail"
             msg = f"thresholds[{name!r}] must be two numbers, {order}; got {pair!r}"
             raise InvalidInputError(msg)
-    return Thresholds(float(z), dict(given or {}))
+    return Thresholds(float(z), effects)
 
 
 def _sample(matrix: Matrix, sample: int | None, k: int, seed: int) -> NDArray[np.int64] | None:

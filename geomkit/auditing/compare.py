@@ -41,8 +41,8 @@ class Difference(Result):
     """First less second."""
     se: float
     """Over rows: of the difference by row where `paired`, else of two independent values; NaN where there is none."""
-    low: float
-    high: float
+    ci_low: float
+    ci_high: float
     """Ends of the 95 % interval of this difference alone."""
     paired: bool
     """Whether both spaces hold the same rows, whose shared part then does not count as error."""
@@ -249,7 +249,7 @@ def _holm(differences: list[Difference]) -> list[Difference]:
 
 def _called(each: Difference, real: bool) -> Difference:
     return Difference(
-        each.statistic, each.first, each.second, each.value, each.se, each.low, each.high, each.paired, real
+        each.statistic, each.first, each.second, each.value, each.se, each.ci_low, each.ci_high, each.paired, real
     )
 
 

@@ -46,16 +46,16 @@ def of_queries(x: Any, queries: Any, found: Measurements, options: Options, on_i
     )  # fmt: skip
     fit = query_fit_of(nearest, found.neighbors)
     note = f"{fit.m:,} queries"
-    outside = Expected(fit.outside_null_mean, fit.outside_null_sd, fit.outside_z)
-    yield Extra("out_of_distribution_share", Value(fit.outside_share, fit.outside_share_se, note), outside)
+    outside = Expected(fit.outside_null_mean, fit.outside_null_std, fit.outside_z)
+    yield Extra("out_of_distribution_fraction", Value(fit.outside_fraction, fit.outside_fraction_se, note), outside)
     spread = _spread_of_skewness(fit.m, fit.k / fit.n) / math.sqrt(fit.n)
     uneven = Expected(fit.skewness_null, spread, nulls.z(fit.skewness, fit.skewness_null, spread))
     why = note if not math.isnan(fit.skewness) else "all rows are found by equally many queries"
     yield Extra("query_hubness_skewness", Value(fit.skewness, fit.skewness_se, why), uneven)
     never = Expected(
-        fit.never_null_mean, fit.never_null_sd, nulls.z(fit.never_share, fit.never_null_mean, fit.never_null_sd)
+        fit.never_null_mean, fit.never_null_std, nulls.z(fit.never_fraction, fit.never_null_mean, fit.never_null_std)
     )
-    yield Extra("unreached_share", Value(fit.never_share, note=note), never)
+    yield Extra("unreached_fraction", Value(fit.never_fraction, note=note), never)
 
 
 def _spread_of_skewness(m: int, p: float) -> float:
@@ -83,7 +83,7 @@ def of_labels(
     yield Extra(
         "same_label_rate",
         Value(rate.rate, rate.rate_se, f"{rate.n_classes} labels"),
-        Expected(rate.null_mean, rate.null_sd, rate.z),
+        Expected(rate.null_mean, rate.null_std, rate.z),
     )
     say("probing for labels")
     try:
@@ -94,5 +94,5 @@ def of_labels(
     yield Extra(
         "probe_accuracy",
         Value(seen.accuracy, seen.accuracy_se, f"{seen.n_classes} labels, {seen.folds} folds"),
-        Expected(seen.null_mean, seen.null_sd, seen.z),
+        Expected(seen.null_mean, seen.null_std, seen.z),
     )

@@ -28,7 +28,7 @@ class Measurements:
     n_dropped: int
     backend: str
     precision: str
-    product: str
+    matmul: str
     rows: NDArray[np.int64] = field(repr=False)
     """Row numbers of the input that were measured, (n,)."""
     neighbors: Neighbors = field(repr=False)
@@ -57,7 +57,7 @@ def measure(x: Any, options: Options, on_invalid: str = "raise") -> Measurements
         n_dropped=neighbors.n_dropped,
         backend=neighbors.backend,
         precision=neighbors.precision,
-        product=neighbors.product,
+        matmul=neighbors.matmul,
         rows=neighbors.rows,
         neighbors=neighbors,
         hubness=found.hubness,

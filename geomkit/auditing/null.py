@@ -48,7 +48,7 @@ class Expected(NamedTuple):
     """What random vectors give for one statistic."""
 
     mean: float
-    sd: float
+    std: float
     """Of one more set of random vectors about `mean`: where that comes from a few draws, their scatter included."""
     z: float
     """How unusual the value is, in standard deviations of a normal variable."""
@@ -98,9 +98,9 @@ class Null:
             return None
         sphere = nulls.sphere(self.d)
         if name == "cosine_mean":
-            return 0.0, sphere.mean_sd(self.n)
+            return 0.0, sphere.mean_std(self.n)
         if name == "cosine_std":
-            return sphere.std, sphere.mean_square_sd(self.n) / (2 * sphere.std)
+            return sphere.std, sphere.mean_square_std(self.n) / (2 * sphere.std)
         return None
 
 

@@ -127,19 +127,19 @@ def _duplicates(found: Passes) -> Iterable[Value]:
 
 def _twonn(found: Passes) -> Iterable[Value]:
     estimate = twonn_of(found.neighbors)
-    influence = influences.twonn(logs_of(found.neighbors)) if math.isfinite(estimate.dimension_) else None
-    yield Value(estimate.dimension_, estimate.dimension_se, influence=influence)
+    influence = influences.twonn(logs_of(found.neighbors)) if math.isfinite(estimate.dimension) else None
+    yield Value(estimate.dimension, estimate.dimension_se, influence=influence)
 
 
 def _mle(found: Passes) -> Iterable[Value]:
     estimate = mle_of(found.neighbors)
     local = np.asarray(estimate.local)
-    influence = influences.mle(local) if math.isfinite(estimate.dimension_) else None
-    yield Value(estimate.dimension_, estimate.dimension_se, influence=influence)
+    influence = influences.mle(local) if math.isfinite(estimate.dimension) else None
+    yield Value(estimate.dimension, estimate.dimension_se, influence=influence)
 
 
 def _lid(found: Passes) -> Iterable[Value]:
-    yield Value(lid_of(found.neighbors).dimension_)
+    yield Value(lid_of(found.neighbors).dimension)
 
 
 def _spectrum(found: Passes) -> Iterable[Value]:
@@ -198,10 +198,10 @@ READINGS: dict[tuple[str, ...], Callable[[Passes], Iterable[Value]]] = {
     tuple(QUANTILES): _quantiles,
     ("relative_contrast",): _contrast,
     (
-        "hubness_skewness", "robin_hood", "gini", "antihub_share", "hub_share",
+        "hubness_skewness", "robin_hood", "gini", "antihub_fraction", "hub_fraction",
     ): _hubness,
-    ("mutual_share", "island_share", "outlier_share"): _graph,
-    ("duplicate_share", "near_duplicate_share"): _duplicates,
+    ("mutual_fraction", "island_fraction", "outlier_fraction"): _graph,
+    ("duplicate_fraction", "near_duplicate_fraction"): _duplicates,
     ("twonn",): _twonn,
     ("mle",): _mle,
     ("lid",): _lid,

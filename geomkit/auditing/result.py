@@ -13,7 +13,8 @@ from geomkit.auditing.measurements import Measurements
 from geomkit.auditing.null import Expected
 from geomkit.auditing.readings import INTERVAL, Value
 from geomkit.auditing.statistics import STATISTICS, Statistic
-from geomkit.core.result import format_number, json_safe
+from geomkit.core.deprecated import field_today
+from geomkit.core.result import Result, format_number, json_safe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ __all__ = ["LEVELS", "Audit", "Finding", "Suggestion", "Thresholds", "is_like_ra
 LEVELS = ("", "ok", "warn", "fail")
 """Verdicts, worst last; "" where there is none."""
 
-FORMAT = 1
+FORMAT = 2
 """Of the dictionary: raised where a reader would have to change."""
 
 
@@ -42,7 +43,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Result):
     """One statistic beside what random vectors give."""
 
     statistic: str
@@ -50,11 +51,11 @@ class Finding:
     """NaN where it cannot be had; `note` then says why."""
     se: float
     """Standard error over rows; NaN where there is none."""
-    low: float
-    high: float
+    ci_low: float
+    ci_high: float
     """Ends of the 95 % interval: value ± 1.96 se, Wilson's where the value is a share of rows; NaN without one."""
     null_mean: float
-    null_sd: float
+    null_std: float
     z: float
     effect: float
     """As the table says: value - null, value over null, or the ratio of what lies above 1; NaN where none is judged."""
@@ -69,7 +70,7 @@ class Finding:
         effect = _effect(statistic, value.value, null.mean)
         verdict = _verdict(statistic, effect, null.z, thresholds)
         low, high = value.ends or (value.value - INTERVAL * value.se, value.value + INTERVAL * value.se)
-        return cls(name, value.value, value.se, low, high, null.mean, null.sd, null.z, effect, verdict, value.note)
+        return cls(name, value.value, value.se, low, high, null.mean, null.std, null.z, effect, verdict, value.note)
 
     @property
     def flagged(self) -> bool:
@@ -135,7 +136,7 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Result):
     """What a space is like, beside what random vectors would give."""
 
     findings: tuple[Finding, ...]
@@ -158,7 +159,7 @@ class Audit:
     n_dropped: int
     backend: str
     precision: str
-    product: str
+    matmul: str
     version: str
     rows: Mapping[str, NDArray[np.int64]] = field(repr=False, compare=False)
     """Row numbers of the input to look at: ``hubs`` (most found first), ``antihubs``, ``outliers`` (farthest first) and
@@ -168,8 +169,9 @@ class Audit:
 
     def __getitem__(self, statistic: str) -> Finding:
         """Return one finding by name; KeyError where the audit has none of it."""
+        wanted = field_today(statistic)
         for each in self.findings:
-            if each.statistic == statistic:
+            if each.statistic == wanted:
                 return each
         raise KeyError(statistic)
 
@@ -185,8 +187,8 @@ class Audit:
             {
                 "source": self.source, "family": STATISTICS[each.statistic].family, "n": self.n, "d": self.d,
                 "k": self.k, "metric": self.metric, "statistic": each.statistic, "value": each.value, "se": each.se,
-                "low": each.low, "high": each.high, "null": self.null, "null_mean": each.null_mean,
-                "null_sd": each.null_sd, "z": each.z, "effect": each.effect, "verdict": each.verdict,
+                "ci_low": each.ci_low, "ci_high": each.ci_high, "null": self.null, "null_mean": each.null_mean,
+                "null_std": each.null_std, "z": each.z, "effect": each.effect, "verdict": each.verdict,
                 "note": each.note, "sampled_from": self.sampled_from, "backend": self.backend,
                 "precision": self.precision, "seed": self.seed,
             }
@@ -207,7 +209,7 @@ class Audit:
                 name: getattr(self, name)
                 for name in (
                     "source", "n", "d", "k", "metric", "null", "null_draws", "seed", "verdict", "like_random",
-                    "sampled_from", "n_dropped", "backend", "precision", "product", "version",
+                    "sampled_from", "n_dropped", "backend", "precision", "matmul", "version",
                 )
             },
             "findings": [
@@ -271,7 +273,9 @@ def cells(finding: Finding) -> tuple[str, str, str, str, str, str, str]:
     """Return the statistic, its value, interval, null, z, verdict and meaning as text, flagged verdicts in capitals."""
     if math.isnan(finding.value):
         return finding.statistic, "—", "", "", "", "", finding.note
-    interval = "" if math.isnan(finding.low) else f"{format_number(finding.low)} … {format_number(finding.high)}"
+    interval = (
+        "" if math.isnan(finding.ci_low) else f"{format_number(finding.ci_low)} … {format_number(finding.ci_high)}"
+    )
     verdict = finding.verdict.upper() if finding.flagged else finding.verdict
     about = f"{STATISTICS[finding.statistic].about}{f' ({finding.note})' if finding.note else ''}"
     value, null, z = map(format_number, (finding.value, finding.null_mean, finding.z))

@@ -66,28 +66,29 @@ STATISTICS: dict[str, Statistic] = {
         Statistic("robin_hood", "hubness", "share of all results that a fair space would hand to other rows", "[0, 1)"),
         Statistic("gini", "hubness", "inequality of the numbers of results", "[0, 1)"),
         Statistic(
-            "antihub_share", "hubness", "rows that no other row finds among its k nearest", "[0, 1]", "row",
+            "antihub_fraction", "hubness", "rows that no other row finds among its k nearest", "[0, 1]", "row",
             worse="high", effect="difference", warn=0.05, fail=0.2,
             remedy="look at some of them for empty or broken text; then as for hubs",
         ),
-        Statistic("hub_share", "hubness", "rows found more than twice as often as the average", "[0, 1]", "row"),
-        Statistic("mutual_share", "hubness", "neighbours that are neighbours the other way round, too", "[0, 1]"),
+        Statistic("hub_fraction", "hubness", "rows found more than twice as often as the average", "[0, 1]", "row"),
+        Statistic("mutual_fraction", "hubness", "neighbours that are neighbours the other way round, too", "[0, 1]"),
         Statistic(
-            "island_share", "graph", "rows outside the largest part of the neighbour graph: graph indices lose them",
+            "island_fraction", "graph", "rows outside the largest part of the neighbour graph: graph indices lose them",
             "[0, 1]", "row", worse="high", effect="difference", warn=0.01, fail=0.1,
             remedy="drop repeated rows first; for the rest raise the number of links of the index",
         ),
         Statistic(
-            "outlier_share", "graph", "rows whose nearest other row is unusually far", "[0, 1]", "row",
+            "outlier_fraction", "graph", "rows whose nearest other row is unusually far", "[0, 1]", "row",
             worse="high", effect="difference", warn=0.01, fail=0.05,
             remedy="look at some of them: broken input, or topics with one row",
         ),
         Statistic(
-            "duplicate_share", "duplicates", "rows with an equal row (direction, where the metric is cosine)", "[0, 1]",
-            "row", worse="high", effect="difference", warn=0.02, fail=0.1, remedy="drop repeated rows before indexing",
+            "duplicate_fraction", "duplicates", "rows with an equal row (direction, where the metric is cosine)",
+            "[0, 1]", "row", worse="high", effect="difference", warn=0.02, fail=0.1,
+            remedy="drop repeated rows before indexing",
         ),
         Statistic(
-            "near_duplicate_share", "duplicates", "rows within a distance of 0.01 of another", "[0, 1]", "row",
+            "near_duplicate_fraction", "duplicates", "rows within a distance of 0.01 of another", "[0, 1]", "row",
             worse="high", effect="difference", warn=0.05, fail=0.2,
             remedy="drop or merge near-duplicates: they fill result lists with one text",
         ),
@@ -115,15 +116,15 @@ STATISTICS: dict[str, Statistic] = {
             "metric_overlap", "norms", "neighbours that cosine and inner product agree on", "[0, 1]", null=False
         ),
         Statistic(
-            "out_of_distribution_share", "queries", "queries farther from the corpus than 99 % of its rows", "[0, 1]",
-            worse="high", effect="difference", warn=0.05, fail=0.2,
+            "out_of_distribution_fraction", "queries", "queries farther from the corpus than 99 % of its rows",
+            "[0, 1]", worse="high", effect="difference", warn=0.05, fail=0.2,
             remedy="look at some of them: another language, length or model than the corpus",
         ),
         Statistic(
             "query_hubness_skewness", "queries", "how unevenly queries find the rows", "(-inf, inf)",
             worse="high", effect="difference", warn=2.0, fail=5.0, remedy=_HUBS,
         ),
-        Statistic("unreached_share", "queries", "rows that no query finds", "[0, 1]"),
+        Statistic("unreached_fraction", "queries", "rows that no query finds", "[0, 1]"),
         Statistic(
             "same_label_rate", "labels", "neighbours with the label of the row", "[0, 1]",
             worse="", effect="difference",

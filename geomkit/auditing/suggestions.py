@@ -18,7 +18,7 @@ _BY_FINDING = {
     "largest_variance_ratio": "Standardizing",
     "effective_rank": "AllButTheTop",
     "hubness_skewness": "AllButTheTop",
-    "antihub_share": "AllButTheTop",
+    "antihub_fraction": "AllButTheTop",
 }
 """The transform for a finding, the first that applies: a common direction is behind most of the others."""
 

@@ -7,7 +7,17 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "WITHDRAWN", "install", "name_today", "warn_renamed", "withdrawn"]
+__all__ = [
+    "FIELDS",
+    "MOVED",
+    "PUBLIC",
+    "OldFields",
+    "field_today",
+    "install",
+    "name_today",
+    "warn_renamed",
+    "withdrawn",
+]
 
 MOVED = {
     "geomkit.files": "geomkit.io.files",
@@ -35,15 +45,88 @@ MOVED = {
 }
 """Packages and modules: the old name, and the one of today. What lies inside a package moved with it."""
 
-WITHDRAWN = {"spectrum_and_moments": ("geomkit.stats.spectrum", "geomkit.spectrum and geomkit.moments")}
-"""Names that are no longer public in `geomkit`: where each is defined, and what to use in its place."""
+PUBLIC = {
+    "QueryNeighbors": ("geomkit.stats.neighbors", "Neighbors", "geomkit.Neighbors"),
+    "nearest_to": ("geomkit.stats.neighbors", "_nearest_to", "geomkit.neighbors with queries="),
+    "spectrum_and_moments": ("geomkit.stats.spectrum", "spectrum_and_moments", "geomkit.spectrum and geomkit.moments"),
+}
+"""Names that are no longer public in `geomkit`: the module and the name of what each stands for, and what to use."""
+
+FIELDS = {
+    "antihub_share": "antihub_fraction",
+    "dead_share": "dead_fraction",
+    "dense_share": "dense_fraction",
+    "dimension_": "dimension",
+    "duplicate_share": "duplicate_fraction",
+    "fewest_high": "fewest_ci_high",
+    "fewest_low": "fewest_ci_low",
+    "fraction_within": "within_fraction",
+    "fraction_within_sd": "within_fraction_std",
+    "high": "ci_high",
+    "hub_share": "hub_fraction",
+    "island_share": "island_fraction",
+    "largest_component_share": "largest_component_fraction",
+    "low": "ci_low",
+    "majority_share": "majority_fraction",
+    "mean_abs_sd": "mean_abs_std",
+    "mean_sd": "mean_std",
+    "mean_square_sd": "mean_square_std",
+    "mutual_share": "mutual_fraction",
+    "mutual_share_se": "mutual_fraction_se",
+    "near_duplicate_share": "near_duplicate_fraction",
+    "never_null_sd": "never_null_std",
+    "never_share": "never_fraction",
+    "null_sd": "null_std",
+    "out_of_distribution_share": "out_of_distribution_fraction",
+    "outlier_share": "outlier_fraction",
+    "outside_null_sd": "outside_null_std",
+    "outside_share": "outside_fraction",
+    "outside_share_se": "outside_fraction_se",
+    "product": "matmul",
+    "random_high": "random_ci_high",
+    "random_low": "random_ci_low",
+    "residual_share": "residual_fraction",
+    "sd": "std",
+    "shuffled_sd": "shuffled_std",
+    "unreached_share": "unreached_fraction",
+}
+"""Fields of results, and statistics by name: the old name, and the one of today."""
+
+_SAMPLED = {"fraction_within_": "within_fraction_", "fraction_above_": "above_fraction_"}
+"""How names of sampled statistics began, before their numbers."""
 
 
 def withdrawn(name: str) -> Any:
-    """Return what a name of `WITHDRAWN` stands for, and warn where it is used."""
-    module, instead = WITHDRAWN[name]
-    warnings.warn(f"geomkit.{name} is deprecated and goes with 0.11; use {instead}", DeprecationWarning, stacklevel=3)
-    return getattr(importlib.import_module(module), name)
+    """Return what a name of `PUBLIC` stands for, and warn where it is used."""
+    module, today, instead = PUBLIC[name]
+    warn_renamed(f"geomkit.{name}", instead, stacklevel=4)
+    return getattr(importlib.import_module(module), today)
+
+
+def field_today(name: str) -> str:
+    """Return the name of a field or a statistic of today, and warn where it is another one."""
+    today = FIELDS.get(name)
+    for old, new in _SAMPLED.items():
+        if name.startswith(old):
+            today = new + name.removeprefix(old)
+    if today is None:
+        return name
+    warn_renamed(name, today, stacklevel=4)
+    return today
+
+
+class OldFields:
+    """A base that answers for fields and methods by the names that they had up to 0.9, and warns."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer for what the class does not have under this name."""
+        # Fields without a default are in no namespace of a class; `dir(self)` would come back here for `__dict__`.
+        if FIELDS.get(name) not in {*dir(type(self)), *getattr(type(self), "__dataclass_fields__", ())}:
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
+        return getattr(self, field_today(name))
 
 
 def name_today(name: str) -> str | None:
@@ -56,9 +139,9 @@ def name_today(name: str) -> str | None:
     return None
 
 
-def warn_renamed(old: str, new: str) -> None:
+def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
     """Warn whoever calls the caller that a name is deprecated."""
-    warnings.warn(f"{old} is deprecated and goes with 0.11; use {new}", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"{old} is deprecated and goes with 0.11; use {new}", DeprecationWarning, stacklevel=stacklevel)
 
 
 class _Finder:

@@ -4,11 +4,13 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from geomkit.core.deprecated import OldFields
+
 __all__ = ["Result", "format_number", "json_safe"]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(OldFields):
     """A frozen result, whose scalars are the fields that its repr shows.
 
     Declare arrays, and whatever else is not to be printed, with ``field(repr=False)``.

@@ -46,7 +46,7 @@ class Factorisation(Result):
     seed: int
     solver: str
     """``"lanczos"``, or ``"dense"`` where the matrix is small."""
-    residual_share: float
+    residual_fraction: float
     """|M - U Σ Vᵀ|² / |M|², the squared share of M that is not explained; in [0, 1]."""
 
     @property
@@ -77,14 +77,14 @@ class Factorisation(Result):
         values = self.singular_values
         # The whole of |M|² is what is explained over its share; what is cut off is not explained any more.
         explained = float((values**2).sum())
-        cut = float((values[keep:] ** 2).sum()) / explained * (1 - self.residual_share) if explained else 0.0
+        cut = float((values[keep:] ** 2).sum()) / explained * (1 - self.residual_fraction) if explained else 0.0
         return replace(
             self,
             left=self.left[:, :keep],
             singular_values=values[:keep],
             right=self.right[:, :keep],
             power=float(power),
-            residual_share=self.residual_share + cut,
+            residual_fraction=self.residual_fraction + cut,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def factorise(
         power=float(power),
         seed=seed,
         solver="dense" if small else "lanczos",
-        residual_share=min(1.0, max(0.0, 1 - float((values**2).sum()) / whole)),
+        residual_fraction=min(1.0, max(0.0, 1 - float((values**2).sum()) / whole)),
     )
 
 

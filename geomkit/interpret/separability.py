@@ -40,30 +40,30 @@ class Separability(Result):
 
     accuracy: float
     """Share of the test rows whose label was right; in [0, 1]."""
-    low: float
+    ci_low: float
     """Wilson's 95 % interval of it, over test rows."""
-    high: float
+    ci_high: float
     majority: float
     """Accuracy on the test rows of always saying the most frequent label of the training rows."""
     shuffled: float
     """Mean accuracy where labels are shuffled, those of training and test rows among themselves."""
-    shuffled_sd: float
+    shuffled_std: float
     """Standard deviation over the shuffles (n - 1 in the denominator)."""
     shuffled_max: float
     random: float
     """Accuracy on random rows with the same labels: Gaussian, or for sparse rows as many Gaussian entries a row."""
-    random_low: float
+    random_ci_low: float
     """Wilson's 95 % interval of it, over test rows."""
-    random_high: float
+    random_ci_high: float
     p_value: float
     """(1 + shuffles at least as accurate)/(1 + shuffles): never below 1/(1 + shuffles)."""
     keep: float
     fewest: float
     """Fewest principal directions of the training rows, of those tried, with at least `keep` of the accuracy above
     `majority`; infinite where none of those tried has it, NaN where nothing was tried or accuracy is not above it."""
-    fewest_low: float
+    fewest_ci_low: float
     """95 % interval by bootstrap over test rows: percentiles, on the grid of what was tried."""
-    fewest_high: float
+    fewest_ci_high: float
     fewest_random: float
     """The same for directions drawn at random, nested; a floor for how much of `fewest` is the classifier's thrift."""
     n_train: int
@@ -78,13 +78,14 @@ class Separability(Result):
     unconverged: int
     """Fits, of all, that stopped at 1,000 iterations before they had converged."""
     curve: tuple[tuple[str, int, float, float, float], ...] = field(repr=False)
-    """What was tried: ("principal" or "random", directions, accuracy, low, high); Wilson's intervals over test rows."""
+    """What was tried: ("principal" or "random", directions, accuracy, ci_low, ci_high), with Wilson's intervals over
+    test rows."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return the curve, a row a number of directions: kind, directions, accuracy, low, high."""
+        """Return the curve, a row a number of directions: kind, directions, accuracy, ci_low, ci_high."""
         import pandas as pd
 
-        return pd.DataFrame(list(self.curve), columns=["kind", "directions", "accuracy", "low", "high"])
+        return pd.DataFrame(list(self.curve), columns=["kind", "directions", "accuracy", "ci_low", "ci_high"])
 
 
 def separability(
@@ -182,11 +183,11 @@ def separability(
     low, high = wilson(float(hits.mean()), len(hits))
     random_low, random_high = wilson(float(stranger.mean()), len(hits))
     return Separability(
-        accuracy=float(hits.mean()), low=low, high=high, majority=float(majority.mean()),
-        shuffled=float(null.mean()), shuffled_sd=float(null.std(ddof=1)), shuffled_max=float(null.max()),
-        random=float(stranger.mean()), random_low=random_low, random_high=random_high,
+        accuracy=float(hits.mean()), ci_low=low, ci_high=high, majority=float(majority.mean()),
+        shuffled=float(null.mean()), shuffled_std=float(null.std(ddof=1)), shuffled_max=float(null.max()),
+        random=float(stranger.mean()), random_ci_low=random_low, random_ci_high=random_high,
         p_value=(1 + int(np.sum(null >= hits.mean()))) / (1 + shuffles), keep=float(keep), fewest=fewest,
-        fewest_low=spans[0], fewest_high=spans[1],
+        fewest_ci_low=spans[0], fewest_ci_high=spans[1],
         fewest_random=float(_fewest(tried, curves["random"], hits, majority, keep)[0]) if tried else math.nan,
         n_train=len(first), n_test=len(second), n_copies=copies, n_classes=len(known.names), d=rows.shape[1],
         ridge=float(ridge), shuffles=int(shuffles), seed=int(seed), unconverged=fits.unconverged,

@@ -186,7 +186,7 @@ class Scores:
         return self.dtype == "bfloat16"
 
     @property
-    def product(self) -> str:
+    def matmul(self) -> str:
         """Name of the matrix product that all pairs go through."""
         if self.sparse:
             return "numba"

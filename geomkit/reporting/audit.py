@@ -68,7 +68,7 @@ def facts(audit: "Audit") -> list[tuple[str, str]]:
         ("metric of neighbours", audit.metric),
         ("null", f"{audit.null}, {audit.null_draws} random sets"),
         ("seed", str(audit.seed)),
-        ("backend", f"{audit.backend}, {audit.precision}, {audit.product}"),
+        ("backend", f"{audit.backend}, {audit.precision}, {audit.matmul}"),
         ("version", f"geomkit {audit.version}"),
     ]
 
@@ -170,7 +170,7 @@ def findings_table(name: str, caption: str, findings: Sequence[Mapping[str, Any]
     for each in findings:
         statistic, verdict = STATISTICS[each["statistic"]], each["verdict"] or "not judged"
         about = statistic.about + (f" ({each['note']})" if each["note"] else "")
-        numbers = [number(each[column]) for column in ("value", "low", "high", "null_mean", "z")]
+        numbers = [number(each[column]) for column in ("value", "ci_low", "ci_high", "null_mean", "z")]
         rows.append(
             (
                 Cell(statistic.name, f"{order.index(statistic.name):03d}"), *numbers,

@@ -72,7 +72,7 @@ def _differences(comparison: "Comparison") -> Table:
     rows = [
         (
             Cell(each.statistic, f"{order.index(each.statistic):03d}"), Cell(each.first, each.first),
-            Cell(each.second, each.second), number(each.value), number(each.low), number(each.high),
+            Cell(each.second, each.second), number(each.value), number(each.ci_low), number(each.ci_high),
             Cell("real", "0", "real") if each.real else Cell("no", "1"),
         )
         for each in comparison.differences

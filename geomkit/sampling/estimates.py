@@ -22,7 +22,7 @@ Vector = NDArray[np.float64]
 
 METRICS = ("cosine", "squared_distance")
 
-FIGURES = ("value", "se", "low", "high", "null_mean", "null_sd", "z")
+FIGURES = ("value", "se", "ci_low", "ci_high", "null_mean", "null_std", "z")
 """Columns of a tidy row that an estimate fills with numbers."""
 
 CONTROLS = ("mean", "variance")
@@ -40,19 +40,19 @@ class Estimate(Result):
     """One statistic of all pairs."""
 
     statistic: str
-    """``mean``, ``std``, ``fraction_within_<eps>``, ``fraction_above_<t>`` or ``quantile_<q>``."""
+    """``mean``, ``std``, ``within_fraction_<eps>``, ``above_fraction_<t>`` or ``quantile_<q>``."""
     value: float
     se: float
     """Standard error over points; 0 of what is exact; NaN of a quantile whose interval has an end that is none."""
-    low: float
-    high: float
+    ci_low: float
+    ci_high: float
     control: str
     """Controls that were regressed out, ``"none"``, or ``"exact"`` of what all rows say without pairs."""
     note: str
     """Why an interval is not the usual one; empty where it is."""
     null_mean: float
     """What directions uniform on the sphere would give as many rows as were drawn from; NaN of distances."""
-    null_sd: float
+    null_std: float
     z: float
     """(value - null_mean) over both standard errors, that of the null and that of sampling."""
 
@@ -164,7 +164,7 @@ def estimates(
     """
     places = _places(drawn, question, known, rng, threads) if question.quantiles else ()
     answers = _answered(drawn, question, known, places, threads)
-    names = [name for name in answers.weights if name.startswith("fraction")]
+    names = [name for name in answers.weights if name.startswith(("within_fraction", "above_fraction"))]
     found = [answers.mean(), answers.std(), *map(answers.share, names)]
     found += [answers.quantile(q) for q in question.quantiles]
     return tuple(found), answers.control, answers.far
@@ -180,10 +180,10 @@ def _answered(
         if question.metric == "cosine":
             below, less = columns.at_most(-eps, strictly=True)
             parts, constant = parts + [(column, -weight) for column, weight in below], constant - less
-        columns.want(_named("fraction_within", eps), parts, constant)
+        columns.want(_named("within_fraction", eps), parts, constant)
     for value in question.above:
         parts, constant = columns.at_most(value)
-        columns.want(_named("fraction_above", value), [(column, -weight) for column, weight in parts], 1 - constant)
+        columns.want(_named("above_fraction", value), [(column, -weight) for column, weight in parts], 1 - constant)
     for q, place in zip(question.quantiles, places, strict=True):
         columns.want(_named("quantile", q), *columns.at_most(place))
     swept = drawn.sweep(np.array(columns.thresholds), known, threads)
@@ -326,9 +326,9 @@ def _null(name: str, question: Question, drawn: Drawn) -> tuple[float, float]:
         return math.nan, math.nan
     sphere, pairs = nulls.sphere(d), n * (n - 1) / 2
     kind, _, at = name.rpartition("_")
-    if kind == "fraction_within":
-        return sphere.fraction_within(float(at)), sphere.fraction_within_sd(float(at), n)
-    if kind == "fraction_above":
+    if kind == "within_fraction":
+        return sphere.within_fraction(float(at)), sphere.within_fraction_std(float(at), n)
+    if kind == "above_fraction":
         share = 1 - float(sphere.cdf(float(at)))
         return share, math.sqrt(share * (1 - share) / pairs)
     if kind == "quantile":
@@ -340,5 +340,5 @@ def _null(name: str, question: Question, drawn: Drawn) -> tuple[float, float]:
         # So far out that float64 has no density left, there is no standard deviation by it.
         return value, math.sqrt(q * (1 - q) / pairs) / density if density > 0 else math.nan
     if name == "mean":
-        return 0.0, sphere.mean_sd(n)
-    return sphere.std, sphere.mean_square_sd(n) / (2 * sphere.std)
+        return 0.0, sphere.mean_std(n)
+    return sphere.std, sphere.mean_square_std(n) / (2 * sphere.std)

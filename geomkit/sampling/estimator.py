@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.deprecated import field_today
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.validation import OnInvalid, Precision, check_choice, check_on_invalid, check_threads, check_whole
@@ -55,7 +56,7 @@ class Sampled(Result):
     """Proven bound on the absolute error of any single value: pairs so near a threshold may count on either side."""
     backend: str
     precision: str
-    product: str
+    matmul: str
     n_dropped: int
     """Rows left out by ``on_invalid="drop"``: of all rows."""
     seed: int
@@ -66,8 +67,9 @@ class Sampled(Result):
 
     def __getitem__(self, statistic: str) -> Estimate:
         """Return the estimate of one statistic by name."""
+        wanted = field_today(statistic)
         for each in self.estimates:
-            if each.statistic == statistic:
+            if each.statistic == wanted:
                 return each
         msg = f"statistic must be one of {[each.statistic for each in self.estimates]}; got {statistic!r}"
         raise InvalidInputError(msg)
@@ -102,7 +104,8 @@ class Sampled(Result):
         share = f"{self.confidence:.4g}"
         lines.append(f"{'statistic':<26}{'value':>12}{'se':>11}{f'low ({share})':>14}{'high':>14}  note")
         lines += [
-            f"{each.statistic:<26}{each.value:>12.6g}{each.se:>11.3g}{each.low:>14.6g}{each.high:>14.6g}  {each.note}"
+            f"{each.statistic:<26}{each.value:>12.6g}{each.se:>11.3g}{each.ci_low:>14.6g}{each.ci_high:>14.6g}  "
+            f"{each.note}"
             for each in self.estimates
         ]
         return "\n".join(line.rstrip() for line in lines)
@@ -233,7 +236,7 @@ def sampled(
         error_bound=drawn.error_bound,
         backend=drawn.scores.backend.value,
         precision=drawn.scores.precision,
-        product=drawn.scores.product,
+        matmul=drawn.scores.matmul,
         n_dropped=facts.n_dropped if facts else 0,
         seed=int(seed),
         source=source,

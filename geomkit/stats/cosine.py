@@ -54,7 +54,7 @@ class CosineStats(Result):
     """The backend that ran."""
     precision: str
     """The precision that the products ran in."""
-    product: str
+    matmul: str
     """The library whose matrix product ran."""
     n_dropped: int
     """Rows left out by ``on_invalid="drop"``."""
@@ -79,7 +79,7 @@ class CosineStats(Result):
         """
         return self.distribution.histogram(bins, range)
 
-    def fraction_within(self, eps: float) -> float:
+    def within_fraction(self, eps: float) -> float:
         """Share of pairs with ``|cosine| <= eps``; a counter that straddles an end is divided in proportion."""
         check_number(eps, "eps", 0, finite=False)
         if eps >= max(abs(self.min), abs(self.max)):
@@ -233,7 +233,7 @@ def read(scores: Scores, tally: Tally) -> CosineStats:
         error_bound=scores.bound + (found.counter_bound if tally.rounded else 0.0),
         backend=scores.backend.value,
         precision=scores.precision,
-        product=scores.product,
+        matmul=scores.matmul,
         n_dropped=matrix.n_dropped,
         distribution=found,
     )

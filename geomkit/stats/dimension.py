@@ -54,7 +54,7 @@ VARIANCE = 0.95
 class IntrinsicDimension(Result):
     """An estimate of the intrinsic dimension; dimensionless, whatever the units of the data."""
 
-    dimension_: float
+    dimension: float
     """At least 0; infinite where all the neighbours of every row are equally far."""
     dimension_se: float = math.nan
     """Standard error over rows, of `twonn` and `mle`, that allows for the neighbours that rows share; NaN for the
@@ -308,7 +308,7 @@ def _result(
     of: Neighbors | Matrix, metric: str, method: str, value: float, backend: Backend | str, precision: str, **more: Any
 ) -> IntrinsicDimension:
     return IntrinsicDimension(
-        dimension_=value,
+        dimension=value,
         n=of.n,
         d=of.d,
         method=method,

@@ -46,30 +46,30 @@ class Hubness(Result):
     """Gini coefficient of N_k, Σ_ij |N_i - N_j|/(2n²k); in [0, 1)."""
     gini_se: float
     """Standard error over rows by influence values, as if the occurrences were independent draws."""
-    antihub_share: float
+    antihub_fraction: float
     """Share of rows that are among nobody's k nearest: N_k = 0."""
-    hub_share: float
+    hub_fraction: float
     """Share of rows with N_k > 2k."""
     largest_occurrence: int
     n_components: int
     """Connected parts of the graph that joins two rows where either is among the k nearest of the other."""
-    largest_component_share: float
+    largest_component_fraction: float
     """Share of rows in the largest of them."""
-    mutual_share: float
+    mutual_fraction: float
     """Share of the n k directed edges i → j, j among the k nearest of i, whose reverse is there too."""
-    mutual_share_se: float
+    mutual_fraction_se: float
     """Standard error over rows of the mean share of a row, as if rows were independent."""
-    outlier_share: float
+    outlier_fraction: float
     """Share of rows whose nearest distance exceeds Q3 + 3 (Q3 - Q1) of all n nearest distances (Tukey's outer fence)
     by more than rounding; quartiles interpolate linearly."""
-    duplicate_share: float
+    duplicate_fraction: float
     """Share of rows whose nearest is as near as `duplicate_tolerance` allows; NaN for ``"dot"``, where an inner product
     does not tell equal rows from long ones."""
     duplicate_tolerance: float
     backend: str
     precision: str
     """The precision that screening ran in."""
-    product: str
+    matmul: str
     """The library whose matrix product ran."""
     n_dropped: int
 
@@ -177,19 +177,19 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
         robin_hood_se=float(apart.std()) / (2 * k * math.sqrt(n)),
         gini=gini,
         gini_se=gini_se,
-        antihub_share=float(np.mean(occurrence == 0)),
-        hub_share=float(np.mean(occurrence > 2 * k)),
+        antihub_fraction=float(np.mean(occurrence == 0)),
+        hub_fraction=float(np.mean(occurrence > 2 * k)),
         largest_occurrence=int(occurrence.max()),
         n_components=len(sizes),
-        largest_component_share=int(sizes.max()) / n,
-        mutual_share=int(mutual.sum()) / (n * k),
-        mutual_share_se=float(mutual.std()) / (k * math.sqrt(n)),
-        outlier_share=float(np.mean(outliers_of(found))),
-        duplicate_share=math.nan if found.metric == "dot" else float(np.mean(duplicates_of(found, duplicates))),
+        largest_component_fraction=int(sizes.max()) / n,
+        mutual_fraction=int(mutual.sum()) / (n * k),
+        mutual_fraction_se=float(mutual.std()) / (k * math.sqrt(n)),
+        outlier_fraction=float(np.mean(outliers_of(found))),
+        duplicate_fraction=math.nan if found.metric == "dot" else float(np.mean(duplicates_of(found, duplicates))),
         duplicate_tolerance=float(duplicates),
         backend=found.backend,
         precision=found.precision,
-        product=found.product,
+        matmul=found.matmul,
         n_dropped=found.n_dropped,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.result import Result
 from geomkit.core.validation import name_rows
 from geomkit.errors import InvalidInputError
 from geomkit.stats.neighbors import Neighbors, check_among_rows
@@ -30,7 +31,7 @@ class Labels:
         return np.bincount(self.codes, minlength=len(self.names)).astype(np.int64)
 
     @property
-    def majority_share(self) -> float:
+    def majority_fraction(self) -> float:
         """Share of the rows that are of the largest class."""
         return int(self.counts.max()) / len(self.codes)
 
@@ -110,7 +111,7 @@ def _with_classes(codes: NDArray[np.int64], names: tuple[Any, ...]) -> Labels:
 
 
 @dataclass(frozen=True)
-class SameLabelRate:
+class SameLabelRate(Result):
     """How many of the k nearest neighbours of a row have its label. All but counts is dimensionless."""
 
     rate: float
@@ -119,11 +120,11 @@ class SameLabelRate:
     """Standard error over rows, as if their shares were independent."""
     null_mean: float
     """Expectation where labels are shuffled among the rows, Σ_c n_c (n_c - 1)/(n (n - 1)), exact."""
-    null_sd: float
+    null_std: float
     """Standard deviation of the rate where labels are shuffled, the neighbours staying as they are: exact."""
     z: float
-    """(rate - null mean)/null sd; NaN where no shuffling changes the rate."""
-    majority_share: float
+    """(rate - null mean)/null std; NaN where no shuffling changes the rate."""
+    majority_fraction: float
     """Share of the rows that are of the largest class."""
     n_classes: int
     n: int
@@ -134,13 +135,6 @@ class SameLabelRate:
     precision: str
     """The precision that screening for neighbours ran in."""
     n_dropped: int
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every field by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<15} {value}" for name, value in self.to_dict().items())
 
 
 def same_label_rate(found: Neighbors, labels: Any) -> SameLabelRate:
@@ -183,9 +177,9 @@ def same_label_rate(found: Neighbors, labels: Any) -> SameLabelRate:
         rate=rate,
         rate_se=float(np.std(same / k, ddof=1)) / math.sqrt(n),
         null_mean=float(mean / (n * k)),
-        null_sd=sd,
+        null_std=sd,
         z=float(int(same.sum()) - mean) / (sd * n * k) if variance else math.nan,
-        majority_share=known.majority_share,
+        majority_fraction=known.majority_fraction,
         n_classes=len(known.names),
         n=n,
         d=found.d,

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.deprecated import warn_renamed
+from geomkit.core.deprecated import PUBLIC, withdrawn
 from geomkit.core.devices import Device, check_one_place, place
 from geomkit.core.matrix import Matrix, as_matrix, check_same_width
+from geomkit.core.result import Result
 from geomkit.core.threads import processors
 from geomkit.core.validation import check_choice, check_threads
 from geomkit.errors import InvalidInputError
@@ -25,14 +26,14 @@ from geomkit.pairwise.search import SearchResult, search_queries, search_rows
 from geomkit.pairwise.tiles import PairReducer
 from geomkit.stats.cosine import check_precision, prepare
 
-__all__ = ["METRICS", "Neighbors", "nearest_to", "neighbors"]
+__all__ = ["METRICS", "Neighbors", "neighbors"]
 
 METRICS = {"cosine": cosine_scores, "euclidean": euclidean_scores, "dot": product_scores}
 """Which score stands behind a metric."""
 
 
 @dataclass(frozen=True)
-class Neighbors:
+class Neighbors(Result):
     """The k nearest other rows of each row, or the k nearest rows to each query.
 
     They are exact: those that float64 over all pairs gives, equal ones by number.
@@ -64,7 +65,7 @@ class Neighbors:
     backend: str
     precision: str
     """The precision that screening ran in."""
-    product: str
+    matmul: str
     """The library whose matrix product ran."""
     n_dropped: int
     """Rows left out by ``on_invalid="drop"``."""
@@ -75,14 +76,6 @@ class Neighbors:
     def positions(self) -> NDArray[np.int64]:
         """Neighbours by their place among the n rows that could be found, (m, k), whatever was dropped before them."""
         return np.searchsorted(self.corpus_rows, self.indices) if self.n_dropped else self.indices
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        left_out = {"indices", "distances", "rows", "corpus_rows"}
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<18} {value}" for name, value in self.to_dict().items())
 
 
 def neighbors(
@@ -180,8 +173,8 @@ def neighbors(
     _check_k(k, scores.n, "n")
     usable = queries_of(scores, query_matrix.placed(matrix.places), on_invalid, workers)
     result = search_queries(scores, usable, int(k), threads=threads)
-    product = "numba" if scores.sparse else str(module(which).product(ran, operations))
-    return _neighbors_from(scores, result, metric, product, usable.matrix)
+    matmul = "numba" if scores.sparse else str(module(which).product(ran, operations))
+    return _neighbors_from(scores, result, metric, matmul, usable.matrix)
 
 
 def scores_among(
@@ -203,7 +196,7 @@ def scores_among(
 
 def neighbors_among(scores: Scores, k: int, metric: str, *others: PairReducer, threads: int | None = None) -> Neighbors:
     """Find the k nearest others of each row, in a sweep that feeds other reducers, too."""
-    return _neighbors_from(scores, search_rows(scores, int(k), *others, threads=threads), metric, scores.product)
+    return _neighbors_from(scores, search_rows(scores, int(k), *others, threads=threads), metric, scores.matmul)
 
 
 def check_k(k: int, n: int) -> None:
@@ -228,7 +221,7 @@ def check_among_rows(found: Neighbors, name: str = "found") -> None:
 
 
 def _neighbors_from(
-    scores: Scores, result: SearchResult, metric: str, product: str, queries: Matrix | None = None
+    scores: Scores, result: SearchResult, metric: str, matmul: str, queries: Matrix | None = None
 ) -> Neighbors:
     matrix = scores.matrix
     everyone = matrix.in_input(np.arange(matrix.n))
@@ -247,13 +240,13 @@ def _neighbors_from(
         error_bound=result.error_bound,
         backend=scores.backend.value,
         precision=scores.precision,
-        product=product,
+        matmul=matmul,
         n_dropped=matrix.n_dropped,
         n_dropped_queries=0 if queries is None else queries.n_dropped,
     )
 
 
-def nearest_to(queries: Any, x: Any, k: int = 10, **settings: Any) -> Neighbors:
+def _nearest_to(queries: Any, x: Any, k: int = 10, **settings: Any) -> Neighbors:
     """Find the k nearest rows to each query: the deprecated name of `neighbors` with `queries`.
 
     Parameters
@@ -267,13 +260,11 @@ def nearest_to(queries: Any, x: Any, k: int = 10, **settings: Any) -> Neighbors:
     -------
     Neighbors
     """
-    warn_renamed("nearest_to", "neighbors(x, k, queries=queries)")
     return neighbors(x, k, queries=queries, **settings)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "QueryNeighbors":
-        warn_renamed("QueryNeighbors", "Neighbors")
-        return Neighbors
+    if PUBLIC.get(name, ("",))[0] == __name__:
+        return withdrawn(name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -14,13 +14,13 @@ __all__ = ["Null", "Orthogonality", "orthogonality", "orthogonality_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Null:
+class Null(Result):
     """What random vectors of the same n and d would give for one statistic."""
 
     mean: float
-    sd: float
+    std: float
     z: float
-    """(value - mean) / sd; NaN where the null has no spread."""
+    """(value - mean) / std; NaN where the null has no spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Orthogonality(Result):
     """Mean |cosine|."""
     rms: float
     """Root mean square cosine."""
-    fraction_within: float
+    within_fraction: float
     """Share of pairs with ``|cosine| <= eps``."""
     mean: float
     """Mean cosine."""
     nulls: dict[str, Null]
-    """For each of `coherence`, `mean_abs`, `rms`, `fraction_within` and `mean`: what directions uniform on the sphere
+    """For each of `coherence`, `mean_abs`, `rms`, `within_fraction` and `mean`: what directions uniform on the sphere
     would give."""
     error_bound: float
     """Proven bound on the error of any single cosine."""
@@ -52,10 +52,10 @@ class Orthogonality(Result):
     n_dropped: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every scalar by name, the nulls as ``<statistic>_null_mean``, ``_null_sd`` and ``_z``."""
+        """Return every scalar by name, the nulls as ``<statistic>_null_mean``, ``_null_std`` and ``_z``."""
         flat = Result.to_dict(self)
         for name, null in flat.pop("nulls").items():
-            flat |= {f"{name}_null_mean": null.mean, f"{name}_null_sd": null.sd, f"{name}_z": null.z}
+            flat |= {f"{name}_null_mean": null.mean, f"{name}_null_std": null.std, f"{name}_z": null.z}
         return flat
 
 
@@ -131,16 +131,16 @@ def orthogonality_of(found: CosineStats, eps: float) -> Orthogonality:
         "coherence": max(abs(found.min), abs(found.max)),
         "mean_abs": found.mean_abs,
         "rms": found.rms,
-        "fraction_within": found.fraction_within(eps),
+        "within_fraction": found.within_fraction(eps),
         "mean": found.mean,
     }
     expected = {
         "coherence": (largest.mean, largest.std),
-        "mean_abs": (sphere.mean_abs, sphere.mean_abs_sd(n)),
+        "mean_abs": (sphere.mean_abs, sphere.mean_abs_std(n)),
         # The root of a mean square, to first order.
-        "rms": (sphere.std, sphere.mean_square_sd(n) / (2 * sphere.std)),
-        "fraction_within": (sphere.fraction_within(eps), sphere.fraction_within_sd(eps, n)),
-        "mean": (0.0, sphere.mean_sd(n)),
+        "rms": (sphere.std, sphere.mean_square_std(n) / (2 * sphere.std)),
+        "within_fraction": (sphere.within_fraction(eps), sphere.within_fraction_std(eps, n)),
+        "mean": (0.0, sphere.mean_std(n)),
     }
     beside = {name: Null(*expected[name], nulls.z(value, *expected[name])) for name, value in values.items()}
     return Orthogonality(

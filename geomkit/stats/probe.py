@@ -41,13 +41,13 @@ class Probe(Result):
     """Standard error over rows, as if hits were independent; folds share most of what they are fitted to."""
     null_mean: float
     """Mean accuracy of the same probe, folds included, over the shuffles."""
-    null_sd: float
+    null_std: float
     """Standard deviation over the shuffles (n - 1 in the denominator)."""
     z: float
-    """(accuracy - null mean)/null sd; NaN where all shuffles gave the same."""
+    """(accuracy - null mean)/null std; NaN where all shuffles gave the same."""
     p_value: float
     """(1 + shuffles at least as accurate)/(1 + shuffles): never below 1/(1 + shuffles)."""
-    majority_share: float
+    majority_fraction: float
     """Accuracy of always saying the largest class."""
     n_classes: int
     n: int
@@ -151,10 +151,10 @@ def probe(
         accuracy=accuracy,
         accuracy_se=math.sqrt(accuracy * (1 - accuracy) / (len(numbers) - 1)),
         null_mean=float(null.mean()),
-        null_sd=spread,
+        null_std=spread,
         z=(accuracy - float(null.mean())) / spread if spread else math.nan,
         p_value=(1 + int(np.sum(null >= accuracy))) / (1 + shuffles),
-        majority_share=known.majority_share,
+        majority_fraction=known.majority_fraction,
         n_classes=len(known.names),
         n=len(numbers),
         n_given=matrix.n,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.devices import Device
+from geomkit.core.result import Result
 from geomkit.errors import InvalidInputError
 from geomkit.stats.neighbors import Neighbors, check_among_rows, neighbors
 
@@ -15,7 +16,7 @@ __all__ = ["QueryFit", "query_fit", "query_fit_of"]
 
 
 @dataclass(frozen=True)
-class QueryFit:
+class QueryFit(Result):
     """How m queries fit the n rows of a corpus. All but counts and the threshold is dimensionless.
 
     Nulls are of two kinds: queries drawn as the rows were, for what lies outside; and queries that each retrieve k rows
@@ -38,17 +39,17 @@ class QueryFit:
     threshold: float
     """That quantile, in the units of `Neighbors.distances`: the ⌈`quantile` (n + 1)⌉-th smallest of the n distances of
     rows to the nearest other row, or the largest where n is too small for that."""
-    outside_share: float
+    outside_fraction: float
     """Share of queries whose nearest row is further than `threshold`, by more than rounding; in [0, 1]."""
-    outside_share_se: float
+    outside_fraction_se: float
     """Standard error over queries, the corpus held fixed: binomial."""
     outside_null_mean: float
     """Expected share for queries drawn as the rows were, (n + 1 - j)/(n + 1) with j the rank of the threshold: 1 -
     `quantile` but for rounding it to a rank. Equal distances can only bring it lower."""
-    outside_null_sd: float
+    outside_null_std: float
     """Standard deviation of that share, binomial and that of the threshold: the count is beta-binomial."""
     outside_z: float
-    """(share - null mean) / null sd."""
+    """(share - null mean) / null std."""
     skewness: float
     """Third standardised moment of `occurrence` over the n rows; NaN where all are equal."""
     skewness_se: float
@@ -57,11 +58,11 @@ class QueryFit:
     skewness_null: float
     """That of the binomial distribution of an occurrence under uniform retrieval, (1 - 2p)/√(m p (1 - p)), p = k/n; NaN
     for k = n."""
-    never_share: float
+    never_fraction: float
     """Share of rows that no query has among its k nearest, in [0, 1)."""
     never_null_mean: float
     """Its expectation under uniform retrieval, (1 - k/n)^m."""
-    never_null_sd: float
+    never_null_std: float
     """Its standard deviation under uniform retrieval, exact."""
     largest_occurrence: int
     """Queries that have the most retrieved row among their k nearest, in [1, m]."""
@@ -70,14 +71,6 @@ class QueryFit:
     """The precision that screening ran in."""
     n_dropped: int
     n_dropped_queries: int
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Every scalar field by name."""
-        left_out = {"occurrence", "rows"}
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<20} {value}" for name, value in self.to_dict().items())
 
 
 def query_fit(
@@ -177,7 +170,7 @@ def query_fit_of(found: Neighbors, corpus: Neighbors, quantile: float = 0.99) ->
     occurrence = np.bincount(places.ravel(), minlength=n).astype(np.int64)
     skewness, skewness_se = _skewness(occurrence, places)
     p = k / n
-    never, never_sd = _never(n, m, k)
+    never, never_std = _never(n, m, k)
     return QueryFit(
         occurrence=occurrence,
         rows=found.corpus_rows,
@@ -188,17 +181,17 @@ def query_fit_of(found: Neighbors, corpus: Neighbors, quantile: float = 0.99) ->
         metric=found.metric,
         quantile=float(quantile),
         threshold=threshold,
-        outside_share=share,
-        outside_share_se=math.sqrt(share * (1 - share) / m),
+        outside_fraction=share,
+        outside_fraction_se=math.sqrt(share * (1 - share) / m),
         outside_null_mean=expected,
-        outside_null_sd=sd,
+        outside_null_std=sd,
         outside_z=(share - expected) / sd,
         skewness=skewness,
         skewness_se=skewness_se,
         skewness_null=(1 - 2 * p) / math.sqrt(m * p * (1 - p)) if k < n else math.nan,
-        never_share=float(np.mean(occurrence == 0)),
+        never_fraction=float(np.mean(occurrence == 0)),
         never_null_mean=never,
-        never_null_sd=never_sd,
+        never_null_std=never_std,
         largest_occurrence=int(occurrence.max()),
         backend=found.backend,
         precision=found.precision,

@@ -45,7 +45,7 @@ class SquaredDistanceStats(Result):
     """Proven bound on the absolute error of any single squared distance at this precision on this data."""
     backend: str
     precision: str
-    product: str
+    matmul: str
     """The library whose matrix product ran."""
     n_dropped: int
     distribution: Distribution = field(repr=False)
@@ -146,7 +146,7 @@ def distances_of(scores: Scores, *, threads: int | None = None, size: int | None
         error_bound=(scores.bound + (found.counter_bound if tally.rounded else 0.0)) * factor,
         backend=scores.backend.value,
         precision=scores.precision,
-        product=scores.product,
+        matmul=scores.matmul,
         n_dropped=scores.matrix.n_dropped,
         distribution=found,
         unit=scores.unit,

@@ -38,7 +38,7 @@ FLAGS = {
     "anisotropic": {"cosine_mean"},
     "collapsed": {"effective_rank"},
     "hubs": {"hubness_skewness"},
-    "repeated": {"duplicate_share"},
+    "repeated": {"duplicate_fraction"},
 }
 
 
@@ -124,12 +124,12 @@ def test_everything_can_be_had_as_a_frame_and_as_json():
     found = of("repeated")
     frame = found.to_frame()
     assert list(frame.statistic) == [name for name in STATISTICS if name in set(frame.statistic)]
-    assert {"source", "family", "n", "d", "metric", "value", "se", "null_mean", "null_sd", "z", "seed"} <= set(frame)
+    assert {"source", "family", "n", "d", "metric", "value", "se", "null_mean", "null_std", "z", "seed"} <= set(frame)
     plain = json.loads(found.to_json())
     assert plain["verdict"] == found.verdict
     values = {each["statistic"]: each["value"] for each in plain["findings"]}
     assert values["gini"] == found["gini"].value
-    assert plain["findings"][0].keys() >= {"low", "high", "effect", "verdict"}
+    assert plain["findings"][0].keys() >= {"ci_low", "ci_high", "effect", "verdict"}
     json.dumps(found.to_dict(), allow_nan=False)
     with pytest.raises(KeyError):
         found["nothing"]
@@ -143,8 +143,8 @@ def test_every_metric(metric):
         "cosine": set(),
         "euclidean": {"cosine_q01", "cosine_q50", "cosine_q99", "metric_overlap"},
         "dot": {
-            "cosine_q01", "cosine_q50", "cosine_q99", "metric_overlap", "relative_contrast", "outlier_share",
-            "duplicate_share", "near_duplicate_share", "twonn", "mle", "lid",
+            "cosine_q01", "cosine_q50", "cosine_q99", "metric_overlap", "relative_contrast", "outlier_fraction",
+            "duplicate_fraction", "near_duplicate_fraction", "twonn", "mle", "lid",
         },
     }  # fmt: skip
     assert missing == expected[metric]
@@ -211,10 +211,10 @@ def test_odd_spaces_are_measured_as_far_as_they_can_be(name, metric):
     json.dumps(found.to_dict(), allow_nan=False)
     assert str(found)
     if name == "all identical":
-        assert found["duplicate_share"].value == 1
-        assert found["duplicate_share"].verdict == "fail"
+        assert found["duplicate_fraction"].value == 1
+        assert found["duplicate_fraction"].verdict == "fail"
     if name == "half identical":
-        assert found["duplicate_share"].value == pytest.approx(31 / 60)
+        assert found["duplicate_fraction"].value == pytest.approx(31 / 60)
 
 
 REFUSED = {

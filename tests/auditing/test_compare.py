@@ -38,7 +38,7 @@ def test_pairing_sees_what_independent_rows_do_not():
 def test_paired_errors_are_what_other_rows_would_give():
     """The spread of the difference over sets of rows drawn anew, for statistics of every kind."""
     rng = np.random.default_rng(0)
-    names = ("cosine_mean", "relative_contrast", "gini", "mutual_share", "mle", "norm_cv")
+    names = ("cosine_mean", "relative_contrast", "gini", "mutual_fraction", "mle", "norm_cv")
     turn = rng.standard_normal((6, 6))
     drawn = []
     for seed in range(60):
@@ -94,7 +94,7 @@ def test_three_spaces_side_by_side():
     plain = json.loads(found.to_json())
     assert plain["verdict"] == found.verdict == found.audits["anisotropic"].verdict != "ok"
     assert set(found.to_frame().source) == {"gaussian", "clusters", "anisotropic"}
-    assert set(found.differences_frame()) >= {"statistic", "value", "se", "low", "high", "paired", "real"}
+    assert set(found.differences_frame()) >= {"statistic", "value", "se", "ci_low", "ci_high", "paired", "real"}
 
 
 def test_refusals():

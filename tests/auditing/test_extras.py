@@ -14,15 +14,15 @@ HOW = {"null_draws": 2, "try_transforms": False}
 def test_queries_like_the_corpus_and_queries_from_elsewhere():
     x = spaces.healthy(900, 16)
     like = audit(x[:700], queries=x[700:], **HOW)
-    assert abs(like["out_of_distribution_share"].z) < 4
-    assert like["out_of_distribution_share"].verdict == "ok"
-    assert like["unreached_share"].value < 1
+    assert abs(like["out_of_distribution_fraction"].z) < 4
+    assert like["out_of_distribution_fraction"].verdict == "ok"
+    assert like["unreached_fraction"].value < 1
     away = np.abs(spaces.healthy(900, 16, 5)) * np.tile([1, -1], 8)
     other = audit(spaces.healthy(700, 16)[:, :8], queries=100 * np.eye(8)[:2].repeat(30, axis=0), **HOW)
     assert other["query_hubness_skewness"].flagged
     strange = audit(np.abs(x[:700]), queries=away[:200], **HOW)
-    assert strange["out_of_distribution_share"].verdict == "fail"
-    assert strange["out_of_distribution_share"].note == "200 queries"
+    assert strange["out_of_distribution_fraction"].verdict == "fail"
+    assert strange["out_of_distribution_fraction"].note == "200 queries"
 
 
 def test_the_spread_of_the_skewness_of_even_retrieval():

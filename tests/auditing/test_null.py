@@ -29,10 +29,10 @@ def test_closed_forms_agree_with_draws():
         values = np.array(found.values[name])
         expected = found.expected(name, 0.0)
         # Means of 200 draws, and their spread, which is known to 1/√400 of itself.
-        assert abs(values.mean() - expected.mean) < 4 * expected.sd / np.sqrt(200) + 1e-3 * expected.sd
-        assert values.std() == pytest.approx(expected.sd, rel=0.2)
+        assert abs(values.mean() - expected.mean) < 4 * expected.std / np.sqrt(200) + 1e-3 * expected.std
+        assert values.std() == pytest.approx(expected.std, rel=0.2)
         z = found.expected(name, 0.05).z
-        assert z == pytest.approx((0.05 - expected.mean) / expected.sd)
+        assert z == pytest.approx((0.05 - expected.mean) / expected.std)
 
 
 def test_z_is_as_rare_as_it_sounds_however_few_draws():
@@ -57,9 +57,9 @@ def test_z_goes_on_where_the_tail_of_t_ends():
 
 
 def test_a_null_that_never_moved_has_the_spread_of_one_row():
-    found = Null("gaussian", 200, 5, 8, {"duplicate_share": (0.0,) * 8, "gini": (0.1,) * 8})
-    assert found.expected("duplicate_share", 0.05).z == pytest.approx(10)
-    assert found.expected("duplicate_share", 0.0).z == 0
+    found = Null("gaussian", 200, 5, 8, {"duplicate_fraction": (0.0,) * 8, "gini": (0.1,) * 8})
+    assert found.expected("duplicate_fraction", 0.05).z == pytest.approx(10)
+    assert found.expected("duplicate_fraction", 0.0).z == 0
     assert np.isnan(found.expected("gini", 0.2).z)
     assert found.expected("gini", 0.1).z == 0
     assert np.isnan(found.expected("norm_cv", 0.2).mean)

@@ -36,16 +36,16 @@ def test_values_are_those_of_the_functions_that_measure_one_thing():
         "hubness_skewness": hubs.skewness,
         "robin_hood": hubs.robin_hood,
         "gini": hubs.gini,
-        "antihub_share": hubs.antihub_share,
-        "hub_share": hubs.hub_share,
-        "mutual_share": hubs.mutual_share,
-        "island_share": 1 - hubs.largest_component_share,
-        "outlier_share": hubs.outlier_share,
-        "duplicate_share": hubs.duplicate_share,
-        "near_duplicate_share": geomkit.hubness(X, K, duplicates=0.01).duplicate_share,
-        "twonn": geomkit.intrinsic_dimension(X, metric="cosine").dimension_,
-        "mle": geomkit.intrinsic_dimension(X, metric="cosine", method="mle", k=K).dimension_,
-        "lid": geomkit.intrinsic_dimension(X, metric="cosine", method="lid", k=K).dimension_,
+        "antihub_fraction": hubs.antihub_fraction,
+        "hub_fraction": hubs.hub_fraction,
+        "mutual_fraction": hubs.mutual_fraction,
+        "island_fraction": 1 - hubs.largest_component_fraction,
+        "outlier_fraction": hubs.outlier_fraction,
+        "duplicate_fraction": hubs.duplicate_fraction,
+        "near_duplicate_fraction": geomkit.hubness(X, K, duplicates=0.01).duplicate_fraction,
+        "twonn": geomkit.intrinsic_dimension(X, metric="cosine").dimension,
+        "mle": geomkit.intrinsic_dimension(X, metric="cosine", method="mle", k=K).dimension,
+        "lid": geomkit.intrinsic_dimension(X, metric="cosine", method="lid", k=K).dimension,
         "participation_ratio": shape.participation_ratio,
         "effective_rank": shape.effective_rank,
         "stable_rank": shape.stable_rank,
@@ -93,16 +93,16 @@ def test_contrast(metric):
 
 
 def test_intervals_of_shares_are_wilsons():
-    for name in ("antihub_share", "hub_share", "duplicate_share", "island_share"):
+    for name in ("antihub_fraction", "hub_fraction", "duplicate_fraction", "island_fraction"):
         value = FOUND.values[name]
         count = round(value.value * N)
         want = stats.binomtest(count, N).proportion_ci(0.95, "wilson")
         assert value.ends == pytest.approx((want.low, want.high), abs=1e-6), name
-    assert FOUND.values["island_share"].ends[1] > 0
+    assert FOUND.values["island_fraction"].ends[1] > 0
 
 
 def test_shares_are_the_means_of_their_influence_values():
-    for name in ("antihub_share", "hub_share", "mutual_share", "robin_hood", "duplicate_share"):
+    for name in ("antihub_fraction", "hub_fraction", "mutual_fraction", "robin_hood", "duplicate_fraction"):
         value = FOUND.values[name]
         assert abs(value.influence.mean()) < 1e-12
         assert standard_error(value.influence) == pytest.approx(value.se, rel=0.01, abs=1e-12)
@@ -128,7 +128,7 @@ def test_overlap_of_cosine_and_inner_product(compared):
 
 def test_the_largest_part_of_the_graph_is_not_an_island():
     x = np.concatenate([spaces.gaussian(20, 4) * 0.01 + [9, 0, 0, 0], spaces.gaussian(60, 4) * 0.01 - [9, 0, 0, 0]])
-    value = measure(x, Options(k=5)).values["island_share"]
+    value = measure(x, Options(k=5)).values["island_fraction"]
     assert value.value == pytest.approx(0.25)
 
 

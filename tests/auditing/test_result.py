@@ -57,9 +57,9 @@ def test_like_random_looks_on_both_sides():
 
 def test_intervals():
     one = Finding.of("gini", Value(0.5, 0.1), Expected(0, 1, 0), Thresholds())
-    assert (one.low, one.high) == pytest.approx((0.5 - 0.1959964, 0.5 + 0.1959964))
+    assert (one.ci_low, one.ci_high) == pytest.approx((0.5 - 0.1959964, 0.5 + 0.1959964))
     wilson = Finding.of("gini", Value(0.0, 0.0, ends=(0.0, 0.2)), Expected(0, 1, 0), Thresholds())
-    assert (wilson.low, wilson.high) == (0.0, 0.2)
+    assert (wilson.ci_low, wilson.ci_high) == (0.0, 0.2)
 
 
 def test_every_judged_statistic_says_what_to_try():

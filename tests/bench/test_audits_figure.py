@@ -28,7 +28,7 @@ def table():
         row("cube-9", "random", "cosine_mean", 0.75, "fail"),
         row("lsa-9", "tfidf", "cosine_mean", 0.3, "warn"),
         row("lsa-9", "tfidf", "hubness_skewness", 3.94, "fail", null_mean=0.31),
-        row("lsa-9", "tfidf", "antihub_share", 0.0002, "ok", null_mean=NAN),
+        row("lsa-9", "tfidf", "antihub_fraction", 0.0002, "ok", null_mean=NAN),
         row("lsa-9", "tfidf", "same_label_rate", 0.543, null_mean=0.05),
         row("lsa-9", "tfidf", "twonn", 7.0),
         row("skipgram-9", "word2vec", "hubness_skewness", 12.3456, "warn"),
@@ -71,7 +71,7 @@ def test_the_title_does_not_promise_what_is_not_so(table):
 
 
 def test_a_source_is_counted_once_however_often_it_is_flagged(table):
-    again = table[table.source == "lsa-9"].assign(statistic="island_share", verdict="fail")
+    again = table[table.source == "lsa-9"].assign(statistic="island_fraction", verdict="fail")
     assert drawn.finding(pd.concat([table, again])).startswith("2 of 3")
 
 
@@ -85,7 +85,7 @@ def test_every_cell_has_its_value_its_null_and_its_colour(table):
     assert "not measured: not fetched" in said
     ok, warn, fail = ("#eef3f7", "#f3c969", "#b2182b")
     columns = list(drawn.COLUMNS)
-    mean, hubs, never = (columns.index(name) for name in ("cosine_mean", "hubness_skewness", "antihub_share"))
+    mean, hubs, never = (columns.index(name) for name in ("cosine_mean", "hubness_skewness", "antihub_fraction"))
     shown = sorted({x for x in range(len(columns)) if columns[x] in set(table.statistic)})
     at = {columns[x]: shown.index(x) for x in shown}
     assert (mean, hubs, never) == (0, 1, 2)
@@ -95,7 +95,7 @@ def test_every_cell_has_its_value_its_null_and_its_colour(table):
         (at["cosine_mean"], 2): fail,
         (at["cosine_mean"], 3): warn,
         (at["hubness_skewness"], 3): fail,
-        (at["antihub_share"], 3): ok,
+        (at["antihub_fraction"], 3): ok,
         (at["same_label_rate"], 3): "#ffffff",
         (at["hubness_skewness"], 4): warn,
         (at["effective_rank"], 5): ok,

@@ -99,7 +99,7 @@ def test_rows_say_what_the_audit_says(small, tmp_path):
     assert list(mine.index) == [each.statistic for each in result.findings]
     for each in result.findings:
         row = mine.loc[each.statistic]
-        for name in ("value", "se", "low", "high", "null_mean", "null_sd", "z", "effect"):
+        for name in ("value", "se", "ci_low", "ci_high", "null_mean", "null_std", "z", "effect"):
             assert row[name] == pytest.approx(getattr(each, name), nan_ok=True), (each.statistic, name)
         assert (row.verdict, row.group) == (each.verdict, STATISTICS[each.statistic].family)
         assert row.note == ("; ".join(filter(None, (each.note, "tiny"))))

@@ -24,7 +24,7 @@ def audits(path, made):
         for statistic, z in (
             ("hubness_skewness", hubs), ("cosine_mean", cosine), ("participation_ratio", spread), ("twonn", local),
         ):  # fmt: skip
-            value = {"value": 0.5 + z, "low": z - 1, "high": z + 1, "null_mean": 0.5, "null_sd": 1.0, "z": z}
+            value = {"value": 0.5 + z, "ci_low": z - 1, "ci_high": z + 1, "null_mean": 0.5, "null_std": 1.0, "z": z}
             rows.append(dict(source=name, family=family, d=d, statistic=statistic, **value))
     rows.append({"source": "mpnet-768", "family": "llm", "d": 768, "statistic": "not measured"})
     pd.DataFrame(rows).to_csv(path / audited.AUDITS, index=False)
@@ -67,9 +67,9 @@ def geometry(path, metric, rows):
 
 def test_orthogonal_is_read_at_the_rows_that_all_sources_have(context):
     rows = [
-        ("use-512", inputs.N, "fraction_within", 0.995, 0.97), ("lsa-512", inputs.N, "fraction_within", 0.4, 0.96),
-        ("lsa-512", 9000, "fraction_within", 0.9, 0.96), ("lsa-512", inputs.N, "mean", 0.9, 0.0),
-        ("glove-50", inputs.N, "fraction_within", 0.9, 0.5),
+        ("use-512", inputs.N, "within_fraction", 0.995, 0.97), ("lsa-512", inputs.N, "within_fraction", 0.4, 0.96),
+        ("lsa-512", 9000, "within_fraction", 0.9, 0.96), ("lsa-512", inputs.N, "mean", 0.9, 0.0),
+        ("glove-50", inputs.N, "within_fraction", 0.9, 0.5),
     ]  # fmt: skip
     geometry(context.out, "cosine", rows)
     found = spaces.orthogonal(context)

@@ -19,7 +19,7 @@ def tidy(source, family, d, metric, statistic, value, null=0.5):
 def table():
     rows = []
     for d in (50, 768):
-        rows.append(tidy(f"sphere-{d}", "random", d, "cosine", "fraction_within", 0.4 + d / 2000))
+        rows.append(tidy(f"sphere-{d}", "random", d, "cosine", "within_fraction", 0.4 + d / 2000))
         for p in ("0.5", "1", "2", "inf"):
             rows += [
                 tidy(f"sphere-{d}", "random", d, f"minkowski-{p}", s, 1 / d)
@@ -77,7 +77,7 @@ def test_headings_say_what_the_tables_say(table):
     def head(figure):
         return " ".join(figure.get_suptitle().split())
 
-    tfidf = tidy("lsa-768", "tfidf", 768, "cosine", "fraction_within", 0.25)
+    tfidf = tidy("lsa-768", "tfidf", 768, "cosine", "within_fraction", 0.25)
     found = pd.concat([table, pd.DataFrame([tfidf])])
     assert head(geometry.orthogonality(found, 0.1, 100)) == (
         "Nearly orthogonal pairs in 512 to 1024 dimensions: 50 % of random directions, 25 % of TF-IDF"

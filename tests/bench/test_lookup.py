@@ -38,12 +38,12 @@ def test_equality_holds_with_repeats_and_without():
     found = lookup_equality(1024, 64, 4096, seed=0)
     assert found.holds
     assert found.output_difference == 0
-    assert 0 < found.gradient_share <= 1
+    assert 0 < found.gradient_fraction <= 1
     assert 0 < found.gradient_difference < 1e-3
-    assert found.gradient_equal_share < 1
+    assert found.gradient_equal_fraction < 1
     assert found.most_repeats > 100
     one = lookup_equality(4000, 8, 12, seed=0, repeats=0)
-    assert (one.holds, one.most_repeats, one.gradient_share, one.gradient_equal_share) == (True, 1, 0, 1)
+    assert (one.holds, one.most_repeats, one.gradient_fraction, one.gradient_equal_fraction) == (True, 1, 0, 1)
     assert (one.n_distinct, one.vocabulary, one.dim, one.dtype, one.device) == (12, 4000, 8, "float32", "cpu")
     assert lookup_equality(1, 1, 1, seed=0).holds
     assert str(found).count("\n") == len(found.to_dict()) - 1
@@ -81,7 +81,7 @@ def test_a_wrong_output_or_gradient_is_noticed():
 
         spoilt = compared(table, tokens, upstream, gather=off)
         assert not spoilt.holds
-        assert spoilt.gradient_share == math.inf
+        assert spoilt.gradient_fraction == math.inf
     often = int(times.argmax())
 
     def once_too_little(out, gradient):
@@ -111,7 +111,7 @@ def test_the_bound_is_that_of_the_order_of_sums():
     assert found.holds
     u = 2.0**-24
     gamma = 8 * u / (1 - 8 * u)
-    assert found.gradient_share == pytest.approx(float(late[0] - early[0]) / (2 * gamma * (1 + 8 * u)))
+    assert found.gradient_fraction == pytest.approx(float(late[0] - early[0]) / (2 * gamma * (1 + 8 * u)))
 
 
 def test_memory_is_what_must_be_held():

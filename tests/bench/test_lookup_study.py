@@ -83,7 +83,7 @@ def test_every_size_on_every_device_is_a_unit(tmp_path, small, monkeypatch):
     assert {each.absent for each in units[4:]} == {"no CUDA device is here"}
     assert study.measure(context, units[4]) == {}
     found, again = ({each.name: study.measure(context, each) for each in order} for order in (units, units[::-1]))
-    proven = ["device", "vocabulary", "tokens", "passes", "way", "equal", "gradient_share", "peak_bytes", "note"]
+    proven = ["device", "vocabulary", "tokens", "passes", "way", "equal", "gradient_fraction", "peak_bytes", "note"]
     for each in units[:4]:
         one, other = (tables[each.name]["lookup.csv"][proven] for tables in (found, again))
         pd.testing.assert_frame_equal(one, other)
@@ -164,7 +164,7 @@ def table(equal=True):
                 )
     rows.append(("cpu", 49152, 4096, PASSES[0], "one-hot", *[math.nan] * 5, None, math.nan))
     names = ["device", "vocabulary", "tokens", "passes", "way", "seconds", "ratio", "ratio_low", "ratio_high"]
-    return pd.DataFrame(rows, columns=[*names, "memory_ratio", "equal", "gradient_share"])
+    return pd.DataFrame(rows, columns=[*names, "memory_ratio", "equal", "gradient_fraction"])
 
 
 def test_the_finding_says_what_was_proven_timed_and_left_out():

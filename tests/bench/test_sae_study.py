@@ -86,7 +86,7 @@ def test_a_study_leaves_what_its_figure_and_its_claim_read(model, tmp_path, caps
     assert shares.loc["training tokens", "sae", 16].tokens > shares.loc["quality", "sae", 16].tokens
     quality_rows = table[(table.part == "quality") & (table.method == "sae") & (table.k == 16)].set_index("statistic")
     assert 0 < quality_rows.value.l0 <= 16
-    assert 0 <= quality_rows.value.dead_share <= 1
+    assert 0 <= quality_rows.value.dead_fraction <= 1
     spliced = table[table.part == "spliced"].set_index(["method", "k", "statistic"])
     clean, mean, back = (
         spliced.loc[key].value
@@ -109,7 +109,7 @@ def test_a_study_leaves_what_its_figure_and_its_claim_read(model, tmp_path, caps
     assert set(features.columns) >= {
         "k",
         "feature",
-        "firing_share",
+        "firing_fraction",
         "promotes",
         "token",
         "before",

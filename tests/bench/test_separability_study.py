@@ -50,7 +50,7 @@ def test_a_run_leaves_every_space_beside_its_nulls(tmp_path, monkeypatch, capsys
     assert table.accuracy[2] < 0.6
     assert table.layer.isna().tolist() == [True, False, True]
     assert table.layer[1] == 16
-    assert (table.low <= table.accuracy).all()
+    assert (table.ci_low <= table.accuracy).all()
     for name in ("majority", "shuffled", "random", "twonn", "participation_ratio", "effective_rank", "seconds"):
         assert table[name].notna().all()
     assert (table.participation_ratio[:2] < 5).all()
@@ -205,5 +205,12 @@ def test_a_unit_gives_the_same_whatever_was_measured_before(tmp_path, monkeypatc
 
 
 def test_a_figure_without_curves_says_what_there_is():
-    row = {"low": 0.1, "majority": 0.5, "shuffled_max": 0.4, "random_high": 0.4, "accuracy": 0.2, "fewest": np.nan}
+    row = {
+        "ci_low": 0.1,
+        "majority": 0.5,
+        "shuffled_max": 0.4,
+        "random_ci_high": 0.4,
+        "accuracy": 0.2,
+        "fewest": np.nan,
+    }
     assert report.finding(pd.DataFrame([row])).startswith("In 0 of 1 spaces")

@@ -79,7 +79,7 @@ def test_a_run_leaves_every_space_and_every_association(tmp_path, monkeypatch, c
     copies = documents[documents.version == "repeated"]
     assert copies.probe.isna().all()
     assert copies.note.str.contains("both sides").all()
-    assert copies.duplicate_share.gt(0.3).all()
+    assert copies.duplicate_fraction.gt(0.3).all()
     assert list(table.outcome.unique()) == list(validity.OUTCOMES)
     assert list(table.statistic[: len(validity.PREDICTORS)]) == list(validity.PREDICTORS)
     assert table.n_groups.max() == 4
@@ -232,7 +232,7 @@ def spaces():
     table["cosine_mean"] = rng.standard_normal(24).repeat(10) + rng.standard_normal(240)
     table["ivf_recall"] = np.where(table.group == "3", np.nan, table.hnsw_recall)
     table["twonn"] = np.where(table.mle > 1, math.inf, table.mle)
-    table["island_share"] = 0.0
+    table["island_fraction"] = 0.0
     return table
 
 
@@ -259,7 +259,7 @@ def test_associations_find_what_is_there_and_nothing_else(spaces):
     source, group = spaces.source.to_numpy(int), spaces.group.to_numpy(int)
     inside = within(spaces.cosine_mean.to_numpy(), spaces.hnsw_recall.to_numpy(), source, group)
     assert (nothing.within_rho, nothing.within_p) == pytest.approx((inside.rho, inside.p))
-    assert math.isnan(table.loc["hnsw_recall", "island_share"].rho)
+    assert math.isnan(table.loc["hnsw_recall", "island_fraction"].rho)
     assert table.loc["probe", "mle"].n_spaces == 0
     assert not table.loc["probe"].holds.any()
     assert table.loc["hnsw_recall"].expected.to_dict() | {"cosine_mean": -1, "relative_contrast": 1, "d": 0} == (

@@ -22,8 +22,8 @@ def lists_match(found):
 
 def probed(source, low, fewest, fewest_random, corpus="bbc"):
     return {
-        "corpus": corpus, "source": source, "d": 300, "accuracy": low + 0.1, "low": low, "high": low + 0.2,
-        "majority": 0.2, "shuffled_max": 0.3, "random_high": 0.25, "fewest": fewest, "fewest_random": fewest_random,
+        "corpus": corpus, "source": source, "d": 300, "accuracy": low + 0.1, "ci_low": low, "ci_high": low + 0.2,
+        "majority": 0.2, "shuffled_max": 0.3, "random_ci_high": 0.25, "fewest": fewest, "fewest_random": fewest_random,
         "twonn": 9.0,
     }  # fmt: skip
 

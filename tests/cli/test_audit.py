@@ -107,7 +107,7 @@ def test_labels_from_a_column_and_from_a_file(call, tmp_path):  # noqa: F811
 def test_queries(call, files):  # noqa: F811
     code, out, _ = call("audit", files["healthy"], "--queries", files["repeated"], *QUICK)
     assert code == 0
-    assert "out_of_distribution_share" in out
+    assert "out_of_distribution_fraction" in out
 
 
 def test_compare(call, files, tmp_path):  # noqa: F811

@@ -1,13 +1,16 @@
 """Modules under their old names: there, the same objects, and a warning that says the new name."""
 
 import importlib
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import geomkit
-from geomkit.core.deprecated import MOVED, WITHDRAWN, name_today
+from geomkit.core.deprecated import FIELDS, MOVED, PUBLIC, name_today
 
 
 @pytest.mark.parametrize("old", sorted(MOVED))
@@ -39,12 +42,12 @@ print(separability is same)
     assert said[1] == "True"
 
 
-@pytest.mark.parametrize("name", sorted(WITHDRAWN))
+@pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_a_name_that_is_no_longer_public_works_and_warns(name):
-    module, instead = WITHDRAWN[name]
+    module, today, instead = PUBLIC[name]
     with pytest.warns(DeprecationWarning, match=f"geomkit.{name} is deprecated and goes with 0.11; use") as warned:
         value = getattr(geomkit, name)
-    assert value is getattr(importlib.import_module(module), name)
+    assert value is getattr(importlib.import_module(module), today)
     assert str(warned[0].message).endswith(instead)
     assert warned[0].filename == __file__
     assert name not in dir(geomkit)
@@ -63,6 +66,7 @@ def test_what_never_was_is_no_old_name():
 def test_a_room_whose_library_is_missing_is_no_attribute():
     code = """
 import sys
+from pathlib import Path
 sys.modules["sklearn"] = None
 import geomkit
 print(hasattr(geomkit, "transforms"))
@@ -75,3 +79,35 @@ except AttributeError as why:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
     assert said[0] == "False"
     assert "scikit-learn" in said[1]
+
+
+def test_a_field_answers_to_its_old_name_and_warns():
+    x = np.random.default_rng(0).standard_normal((30, 5))
+    found = geomkit.hubness(x, 3)
+    with pytest.warns(
+        DeprecationWarning, match="hub_share is deprecated and goes with 0.11; use hub_fraction"
+    ) as warned:
+        assert found.hub_share == found.hub_fraction
+    assert [each.filename for each in warned] == [__file__]
+    with pytest.raises(AttributeError, match="'Hubness' object has no attribute 'null_sd'"):
+        found.null_sd  # noqa: B018
+    with pytest.warns(DeprecationWarning, match="use within_fraction_std"):
+        assert geomkit.nulls.sphere(5).fraction_within_sd(0.1, 9) > 0
+
+
+def test_a_statistic_answers_to_its_old_name_and_warns():
+    x = np.random.default_rng(0).standard_normal((60, 5))
+    with pytest.warns(DeprecationWarning, match="use duplicate_fraction") as warned:
+        result = geomkit.audit(x, null_draws=2, thresholds={"duplicate_share": (0.3, 0.4)}, try_transforms=False)
+    assert len(warned) == 1
+    with pytest.warns(DeprecationWarning, match="use antihub_fraction"):
+        assert result["antihub_share"] is result["antihub_fraction"]
+    sampled = geomkit.sampled(x, 30, seed=0, within=(0.1,))
+    with pytest.warns(DeprecationWarning, match="use within_fraction_0.1"):
+        assert sampled["fraction_within_0.1"] is sampled["within_fraction_0.1"]
+
+
+def test_every_old_field_has_a_name_of_today_that_something_bears():
+    rooms = "\n".join(path.read_text() for path in (Path(geomkit.__file__).parent).rglob("*.py"))
+    for today in FIELDS.values():
+        assert re.search(rf'"{today}"|\b{today}: |def {today}\(', rooms), today

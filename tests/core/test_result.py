@@ -10,26 +10,26 @@ import scipy.sparse
 from geomkit.core.result import Result
 
 SCALARS = {
-    "geomkit.auditing.compare.Difference": "statistic first second value se low high paired real",
+    "geomkit.auditing.compare.Difference": "statistic first second value se ci_low ci_high paired real",
     "geomkit.distributed.cost.Rates": (
         "measurement fixed number square merge product pair candidate contention error runs"
     ),
-    "geomkit.interpret.factorise.Factorisation": "dim power seed solver residual_share n_words",
+    "geomkit.interpret.factorise.Factorisation": "dim power seed solver residual_fraction n_words",
     "geomkit.interpret.npmi.Association": "n_windows n_texts n_tokens window",
     "geomkit.interpret.sae.features.FeatureContext": "feature activation text position token before after",
     "geomkit.interpret.sae.quality.Explained": (
         "n n_texts explained_variance explained_about_zero explained_of_a_dimension"
     ),
     "geomkit.interpret.sae.quality.Quality": (
-        "n n_texts explained_variance explained_about_zero explained_of_a_dimension n_features k l0 dead_share "
-        "dense_share"
+        "n n_texts explained_variance explained_about_zero explained_of_a_dimension n_features k l0 dead_fraction "
+        "dense_fraction"
     ),
     "geomkit.interpret.separability.Separability": (
-        "accuracy low high majority shuffled shuffled_sd shuffled_max random random_low random_high p_value keep "
-        "fewest fewest_low fewest_high fewest_random n_train n_test n_copies n_classes d ridge shuffles seed "
-        "unconverged"
+        "accuracy ci_low ci_high majority shuffled shuffled_std shuffled_max random random_ci_low random_ci_high "
+        "p_value keep fewest fewest_ci_low fewest_ci_high fewest_random n_train n_test n_copies n_classes d ridge "
+        "shuffles seed unconverged"
     ),
-    "geomkit.sampling.estimates.Estimate": "statistic value se low high control note null_mean null_sd z",
+    "geomkit.sampling.estimates.Estimate": "statistic value se ci_low ci_high control note null_mean null_std z",
     "geomkit.stats.alignment.Alignment": (
         "value value_se chance method n d_x d_y k metric x_to_y y_to_x y_to_x_se backend precision"
     ),
@@ -38,19 +38,19 @@ SCALARS = {
         "nearest_to_mean nearest_to_mean_se n_skipped n_recomputed backend precision n_dropped"
     ),
     "geomkit.stats.cosine.CosineStats": (
-        "n d n_pairs mean mean_se std skewness kurtosis min max error_bound backend precision product n_dropped"
+        "n d n_pairs mean mean_se std skewness kurtosis min max error_bound backend precision matmul n_dropped"
     ),
     "geomkit.stats.dimension.IntrinsicDimension": (
-        "dimension_ dimension_se maximum_likelihood components_95 radius_low radius_high n d k method metric "
+        "dimension dimension_se maximum_likelihood components_95 radius_low radius_high n d k method metric "
         "n_skipped backend precision n_dropped"
     ),
     "geomkit.stats.hubness.Hubness": (
-        "n d k metric skewness skewness_se robin_hood robin_hood_se gini gini_se antihub_share hub_share "
-        "largest_occurrence n_components largest_component_share mutual_share mutual_share_se outlier_share "
-        "duplicate_share duplicate_tolerance backend precision product n_dropped"
+        "n d k metric skewness skewness_se robin_hood robin_hood_se gini gini_se antihub_fraction hub_fraction "
+        "largest_occurrence n_components largest_component_fraction mutual_fraction mutual_fraction_se "
+        "outlier_fraction duplicate_fraction duplicate_tolerance backend precision matmul n_dropped"
     ),
     "geomkit.stats.labels.SameLabelRate": (
-        "rate rate_se null_mean null_sd z majority_share n_classes n d k metric backend precision n_dropped"
+        "rate rate_se null_mean null_std z majority_fraction n_classes n d k metric backend precision n_dropped"
     ),
     "geomkit.stats.moments.Moments": (
         "n d n_pairs cosine_mean cosine_mean_se cosine_variance cosine_variance_se squared_distance_mean "
@@ -58,15 +58,15 @@ SCALARS = {
         "squared_distance_relative_variance backend side n_dropped"
     ),
     "geomkit.stats.neighbors.Neighbors": (
-        "of_queries m n d k metric n_recomputed error_bound backend precision product n_dropped n_dropped_queries"
+        "of_queries m n d k metric n_recomputed error_bound backend precision matmul n_dropped n_dropped_queries"
     ),
     "geomkit.stats.probe.Probe": (
-        "accuracy accuracy_se null_mean null_sd z p_value majority_share n_classes n n_given d folds shuffles "
+        "accuracy accuracy_se null_mean null_std z p_value majority_fraction n_classes n n_given d folds shuffles "
         "ridge seed n_dropped"
     ),
     "geomkit.stats.query_fit.QueryFit": (
-        "m n d k metric quantile threshold outside_share outside_share_se outside_null_mean outside_null_sd "
-        "outside_z skewness skewness_se skewness_null never_share never_null_mean never_null_sd largest_occurrence "
+        "m n d k metric quantile threshold outside_fraction outside_fraction_se outside_null_mean outside_null_std "
+        "outside_z skewness skewness_se skewness_null never_fraction never_null_mean never_null_std largest_occurrence "
         "backend precision n_dropped n_dropped_queries"
     ),
     "geomkit.stats.spectrum.Spectrum": (
@@ -76,7 +76,7 @@ SCALARS = {
     ),
     "geomkit.stats.squared_distance.SquaredDistanceStats": (
         "n d n_pairs mean mean_se std relative_variance skewness kurtosis min max error_bound backend precision "
-        "product n_dropped"
+        "matmul n_dropped"
     ),
 }
 """Of each result, what `to_dict` gives, in this order."""
@@ -86,7 +86,7 @@ COSINE = SCALARS["geomkit.stats.cosine.CosineStats"]
 COMPOSED = {
     "geomkit.auditing.result.Audit": (
         "format source n d k metric null null_draws seed verdict like_random sampled_from n_dropped backend precision "
-        "product version findings suggestions rows"
+        "matmul version findings suggestions rows"
     ),
     "geomkit.auditing.compare.Comparison": "audits paired differences alignments verdict notes",
     "geomkit.interpret.coherence.Interpretability": (
@@ -99,11 +99,11 @@ COMPOSED = {
     "geomkit.interpret.sae.splicing.Splicing": "model layer n n_texts n_read cross_entropy_clean",
     "geomkit.sampling.estimator.Sampled": (
         "n d points n_blocks block_rows n_pairs metric confidence control control_z error_bound backend precision "
-        "product n_dropped seed source family statistic"
+        "matmul n_dropped seed source family statistic"
     ),
     "geomkit.stats.orthogonality.Orthogonality": (
-        "n d eps coherence welch_bound mean_abs rms fraction_within mean error_bound backend precision n_dropped "
-        "rms_null_mean rms_null_sd rms_z"
+        "n d eps coherence welch_bound mean_abs rms within_fraction mean error_bound backend precision n_dropped "
+        "rms_null_mean rms_null_std rms_z"
     ),
     "geomkit.stats.survey.Survey": f"{COSINE} k n_recomputed n_duplicate_pairs duplicate_tolerance",
 }

@@ -74,7 +74,7 @@ def test_cosines_of_a_middle_layer_in_bfloat16(documents, monkeypatch, product):
     low, high = np.quantile(values, [0.0, 1.0])
     assert high - low < 2**-7
     found = cosine_stats(middle, precision="bfloat16")
-    assert found.product == (product or "numpy in float32")
+    assert found.matmul == (product or "numpy in float32")
     assert_within(found.quantile(shares), np.quantile(values, shares), 1e-4)
     assert_within([found.min, found.max], [low, high], found.error_bound)
     assert_within(found.std, values.std(), found.error_bound)

@@ -193,7 +193,7 @@ def test_the_decomposition_is_that_of_the_dense_matrix(shape, large):
     assert found.singular_values == pytest.approx(values[:7], rel=1e-9)
     product = found.vectors @ found.contexts.T
     assert product == pytest.approx(left[:, :7] * values[:7] @ right[:7], abs=1e-7)
-    assert found.residual_share == pytest.approx((values[7:] ** 2).sum() / (values**2).sum(), rel=1e-9)
+    assert found.residual_fraction == pytest.approx((values[7:] ** 2).sum() / (values**2).sum(), rel=1e-9)
     assert found.solver == ("dense" if min(shape) < 80 else "lanczos")
     assert found.left.T @ found.left == pytest.approx(np.eye(7), abs=1e-8)
     largest = np.abs(found.left).argmax(axis=0)
@@ -215,7 +215,7 @@ def test_powers_and_fewer_dimensions():
         assert cut.vectors @ cut.contexts.T == pytest.approx(direct.vectors @ direct.contexts.T, abs=1e-9)
         singular = cut.left * cut.singular_values @ cut.right.T
         assert cut.vectors @ cut.contexts.T == pytest.approx(singular, abs=1e-9)
-        assert cut.residual_share == pytest.approx(direct.residual_share, abs=1e-12)
+        assert cut.residual_fraction == pytest.approx(direct.residual_fraction, abs=1e-12)
         assert (cut.dim, cut.power, cut.words) == (4, power, tuple(words))
     assert found.weighted(1.0).dim == 9
     table = found.to_frame()
@@ -246,7 +246,7 @@ def test_singular_values_that_repeat_are_refused_or_right(large):
     poor = csr_array(np.outer(np.arange(300.0), np.arange(300.0)))
     with pytest.raises(InvalidInputError, match="fewer dimensions"):
         factorise(poor, 3, seed=0)
-    assert factorise(poor, 1, seed=0).residual_share == pytest.approx(0, abs=1e-12)
+    assert factorise(poor, 1, seed=0).residual_fraction == pytest.approx(0, abs=1e-12)
 
 
 def test_what_was_left_out_is_noticed(large, monkeypatch):

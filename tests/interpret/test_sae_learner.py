@@ -80,7 +80,7 @@ def test_steps_are_those_of_dense_gradients(k):
         for value, right in zip(learner.learned.values(), plain.w, strict=True):
             np.testing.assert_allclose(value.detach().numpy(), right.detach().numpy(), rtol=1e-3, atol=2e-5)
     assert max(dead) >= (9 if k == 3 else 1)
-    assert learner.dead_share() == dead[-1] / 24
+    assert learner.dead_fraction() == dead[-1] / 24
 
 
 def test_the_start_is_a_transpose_of_unit_rows_that_the_seed_draws():
@@ -110,8 +110,8 @@ def test_the_auxiliary_loss_revives_dead_features(weight, revived):
         learner.learned["encoder"][:12] *= 0.1
     for step in range(120):
         learner.step(batch(step), 1.0)
-    assert (learner.dead_share() < 0.15) is revived
-    assert (learner.dead_share() > 0.25) is not revived
+    assert (learner.dead_fraction() < 0.15) is revived
+    assert (learner.dead_fraction() > 0.25) is not revived
 
 
 def test_a_loss_that_is_not_finite_is_an_error():

@@ -55,7 +55,7 @@ def test_known_features_are_found():
     got = quality(found.autoencoder, states, texts, held)
     assert got.explained_variance > 0.85
     assert got.l0 <= ACTIVE
-    assert got.dead_share < 0.2
+    assert got.dead_fraction < 0.2
     centred = states[rows] - states[rows].mean(axis=0)
     basis = np.linalg.svd(centred, full_matrices=False)[2][:ACTIVE]
     mean = states[rows].mean(axis=0)

@@ -33,19 +33,19 @@ def test_clusters_are_separable_in_as_many_directions_as_they_differ_in():
     train, test = halves(400)
     found = separability(x, labels, train=train, test=test, seed=0)
     assert found.accuracy > 0.95
-    assert found.low < found.accuracy <= found.high
+    assert found.ci_low < found.accuracy <= found.ci_high
     assert found.majority < 0.4
     assert found.shuffled < 0.4
     assert found.random < 0.4
-    assert found.random_low <= found.random <= found.random_high
+    assert found.random_ci_low <= found.random <= found.random_ci_high
     assert found.p_value == 1 / 6
     assert found.fewest in {1, 2, 4}
-    assert found.fewest_low <= found.fewest <= found.fewest_high <= 16
+    assert found.fewest_ci_low <= found.fewest <= found.fewest_ci_high <= 16
     assert found.fewest_random >= found.fewest
     assert (found.n_train, found.n_test, found.n_copies, found.n_classes, found.d) == (200, 200, 0, 4, 16)
     assert found.unconverged == 0
     assert [row[1] for row in found.curve] == [1, 2, 4, 8, 16] * 2
-    assert list(found.to_frame().columns) == ["kind", "directions", "accuracy", "low", "high"]
+    assert list(found.to_frame().columns) == ["kind", "directions", "accuracy", "ci_low", "ci_high"]
     assert "curve" not in found.to_dict()
 
 
@@ -74,7 +74,7 @@ def test_rows_that_say_nothing_are_at_chance():
     assert abs(found.shuffled - 1 / 3) < 0.03
     assert found.p_value > 0.02
     assert found.shuffled_max < 0.45
-    assert 0 < found.shuffled_sd < 0.05
+    assert 0 < found.shuffled_std < 0.05
 
 
 def test_the_test_part_does_not_move_the_fit():
@@ -201,7 +201,7 @@ def test_fewest_is_infinite_where_none_that_was_tried_is_enough():
     train, test = halves(400)
     found = separability(x, labels, train=train, test=test, seed=0, directions=[1])
     assert math.isinf(found.fewest)
-    assert math.isinf(found.fewest_high)
+    assert math.isinf(found.fewest_ci_high)
     none = separability(x, labels, train=train, test=test, seed=0, directions=[])
     assert math.isnan(none.fewest)
     assert none.curve == ()

@@ -114,7 +114,7 @@ def test_titles_say_what_the_tables_say():
     charts = {chart.name: chart.title for chart in results_page(RESULTS).charts}
     geometry = tables["geometry.csv"]
     geometry = geometry[geometry.n == 2000]
-    near = geometry[(geometry.statistic == "fraction_within") & geometry.d.between(512, 1024)]
+    near = geometry[(geometry.statistic == "within_fraction") & geometry.d.between(512, 1024)]
     models = 100 * near[near.family == "llm"].value
     assert f"{models.min():.0f} to {models.max():.0f}\u00a0% of language models" in charts["orthogonality"]
     for statistic in ("relative_contrast", "relative_variance"):
@@ -148,7 +148,7 @@ def test_numbers_of_audits_are_those_of_the_table(show, file):
     with show(file) as page:
         for source in ("googlenews-300", "cube-768", "smollm2-documents-layer16-576"):
             mine = table[table.source == source]
-            for column, name in ((1, "value"), (2, "low"), (3, "high"), (4, "null_mean"), (5, "z")):
+            for column, name in ((1, "value"), (2, "ci_low"), (3, "ci_high"), (4, "null_mean"), (5, "z")):
                 assert numbers(page, f"audit-{source}", column) == pytest.approx(mine[name].tolist(), nan_ok=True)
 
 
@@ -179,7 +179,7 @@ def test_charts_hold_the_numbers_of_the_tables(specs):
     ]
     assert sorted(drawn) == pytest.approx(sorted(want), rel=1e-4)
     geometry = pd.read_csv(RESULTS / "geometry.csv")
-    want = geometry[(geometry.metric == "cosine") & (geometry.statistic == "fraction_within") & (geometry.n == 2000)]
+    want = geometry[(geometry.metric == "cosine") & (geometry.statistic == "within_fraction") & (geometry.n == 2000)]
     assert sorted(row["value"] for row in rows_of(specs["orthogonality"]) if "name" in row) == sorted(want.value)
     apart = geometry[geometry.metric.str.startswith("minkowski", na=False) & (geometry.n == 2000)]
     for statistic in ("relative_contrast", "relative_variance"):

@@ -53,8 +53,8 @@ def truth(kind, n, metric):
     above = tuple(float(each) for each in np.quantile(values, [0.3, 0.97, 0.998]))
     exact = {"mean": values.mean(), "std": values.std()}
     if metric == "cosine":
-        exact["fraction_within_0.1"] = (np.abs(values) <= 0.1).mean()
-    exact |= {f"fraction_above_{each}": (values > each).mean() for each in above}
+        exact["within_fraction_0.1"] = (np.abs(values) <= 0.1).mean()
+    exact |= {f"above_fraction_{each}": (values > each).mean() for each in above}
     exact |= {f"quantile_{q}": np.quantile(values, q) for q in QUANTILES}
     return above, exact
 
@@ -64,7 +64,7 @@ class Runs:
 
     def __init__(self, found, exact):
         self.value, self.se, self.low, self.high = (
-            np.array([getattr(each, name) for each in found]) for name in ("value", "se", "low", "high")
+            np.array([getattr(each, name) for each in found]) for name in ("value", "se", "ci_low", "ci_high")
         )
         self.sd = self.value.std(ddof=1)
         self.bias = self.value.mean() - exact
@@ -107,7 +107,7 @@ def assert_honest(runs, *, controls, low=0.905, least=0.9):
 def test_shares(metric, kind, controls):
     found = repeated(kind, 1000, metric, 150, controls=controls)
     for name, runs in found.items():
-        if name.startswith("fraction"):
+        if name.startswith(("within_fraction", "above_fraction")):
             assert_honest(runs, controls=controls)
     if controls:
         _, exact = truth(kind, 1000, metric)
@@ -143,20 +143,20 @@ def test_controls_shrink_intervals_where_points_differ_in_their_mean():
 def test_shares_where_most_rows_are_drawn(kind):
     controls = kind != "isotropic"
     for name, runs in repeated(kind, 300, "cosine", 270, controls=controls).items():
-        if name.startswith("fraction"):
+        if name.startswith(("within_fraction", "above_fraction")):
             assert_honest(runs, controls=controls, low=0.9)
 
 
 def test_shares_where_few_rows_are_drawn():
     for name, runs in repeated("clustered", 5000, "cosine", 100, controls=True).items():
-        if name.startswith("fraction"):
+        if name.startswith(("within_fraction", "above_fraction")):
             assert_honest(runs, controls=True, least=0.87)
 
 
 def test_few_points_of_clusters_are_not_thought_to_know_slopes():
     # Without what a slope costs beyond the jackknife standard errors are 0.92 to 0.94 of the spread.
     found = repeated("clustered", 400, "cosine", 60, controls=True, repetitions=600)
-    bulk = [runs for name, runs in found.items() if name.startswith("fraction")][:2]
+    bulk = [runs for name, runs in found.items() if name.startswith(("within_fraction", "above_fraction"))][:2]
     for runs in bulk:
         assert 0.95 < np.sqrt(np.mean(runs.se**2)) / runs.sd < 1.1
 
@@ -183,7 +183,7 @@ def test_blocks_of_alike_rows_are_not_as_many_points():
     n, points, blocks = 2000, 400, 10
     above, exact = truth("drifting", n, "cosine")
     found = repeated("drifting", n, "cosine", points, controls=False, blocks=blocks)
-    for name in ("mean", "std", "fraction_within_0.1", f"fraction_above_{above[0]}"):
+    for name in ("mean", "std", "within_fraction_0.1", f"above_fraction_{above[0]}"):
         runs = found[name]
         assert abs(runs.bias) < 0.25 * runs.sd
         assert 0.88 < np.sqrt(np.mean(runs.se**2)) / runs.sd < 1.12
@@ -202,7 +202,7 @@ def test_blocks_of_alike_rows_are_not_as_many_points():
 
 
 def test_blocks_of_rows_in_no_order_are_as_good_as_points():
-    name = "fraction_within_0.1"
+    name = "within_fraction_0.1"
     whole, alone = (repeated("isotropic", 1000, "cosine", 150, controls=False, blocks=each)[name] for each in (5, None))
     assert 0.8 < whole.sd / alone.sd < 1.25
     assert 0.8 < np.median(whole.high - whole.low) / np.median(alone.high - alone.low) < 1.25

@@ -43,9 +43,9 @@ def test_without_controls_they_are_those_of_the_drawn_rows(metric, precision):
     assert found["mean"].value == pytest.approx(values.mean(), rel=1e-5)
     assert found["std"].value == pytest.approx(values.std(), rel=1e-5)
     for t in above:
-        assert found[f"fraction_above_{t:g}"].value == pytest.approx((values > t).mean(), abs=2e-5)
+        assert found[f"above_fraction_{t:g}"].value == pytest.approx((values > t).mean(), abs=2e-5)
     if metric == "cosine":
-        assert found["fraction_within_0.1"].value == pytest.approx((np.abs(values) <= 0.1).mean(), abs=2e-5)
+        assert found["within_fraction_0.1"].value == pytest.approx((np.abs(values) <= 0.1).mean(), abs=2e-5)
     for q in QUANTILES:
         assert found[f"quantile_{q:g}"].value == pytest.approx(np.quantile(values, q), rel=0.01, abs=0.003)
     assert found.control == "none"
@@ -57,43 +57,43 @@ def test_pairs_at_a_threshold_are_within_it_and_not_above():
     x = np.repeat(np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]]), 30, axis=0)
     found = sampled(x, 100, seed=0, within=(0.0, 1.0), above=(0.0, 1.0, -1.0), moments=False)
     values = np.round(pairs(x[found.rows]))
-    assert found["fraction_within_0"].value == pytest.approx((values == 0).mean(), abs=1e-12)
-    assert found["fraction_within_1"].value == 1
-    assert found["fraction_above_0"].value == pytest.approx((values == 1).mean(), abs=1e-12)
-    assert found["fraction_above_1"].value == 0
-    assert found["fraction_above_-1"].value == pytest.approx((values > -1).mean(), abs=1e-12)
+    assert found["within_fraction_0"].value == pytest.approx((values == 0).mean(), abs=1e-12)
+    assert found["within_fraction_1"].value == 1
+    assert found["above_fraction_0"].value == pytest.approx((values == 1).mean(), abs=1e-12)
+    assert found["above_fraction_1"].value == 0
+    assert found["above_fraction_-1"].value == pytest.approx((values > -1).mean(), abs=1e-12)
     # Rows less their mean are no whole numbers any more.
     ask = (1.0, 3.0, 5.0)
     squares = sampled(x, 100, seed=0, metric="squared_distance", within=ask, above=ask, moments=False)
     values = np.round(pairs(x[squares.rows], "squared_distance"))
     for t in ask:
-        assert squares[f"fraction_within_{t:g}"].value == pytest.approx((values <= t).mean(), abs=1e-12)
-        assert squares[f"fraction_above_{t:g}"].value == pytest.approx((values > t).mean(), abs=1e-12)
+        assert squares[f"within_fraction_{t:g}"].value == pytest.approx((values <= t).mean(), abs=1e-12)
+        assert squares[f"above_fraction_{t:g}"].value == pytest.approx((values > t).mean(), abs=1e-12)
     assert squares["quantile_0.01"].value == pytest.approx(0, abs=1e-3)
     assert math.copysign(1, squares["quantile_0.01"].value) == 1
 
 
 def test_a_share_of_0_has_the_bound_of_hoeffding_and_a_note():
-    found = sampled(x_of(), 100, seed=0, above=(0.999,), threads=1)["fraction_above_0.999"]
-    assert (found.value, found.low) == (0, 0)
-    assert found.high == pytest.approx(1 - (0.05 / 2) ** (1 / 50))
+    found = sampled(x_of(), 100, seed=0, above=(0.999,), threads=1)["above_fraction_0.999"]
+    assert (found.value, found.ci_low) == (0, 0)
+    assert found.ci_high == pytest.approx(1 - (0.05 / 2) ** (1 / 50))
     assert found.note == "no pair on one side: Hoeffding's bound"
     assert found.control == "none"
-    most = sampled(x_of(), 100, seed=0, above=(-0.999,), threads=1)["fraction_above_-0.999"]
-    assert (most.value, most.high) == (1, 1)
+    most = sampled(x_of(), 100, seed=0, above=(-0.999,), threads=1)["above_fraction_-0.999"]
+    assert (most.value, most.ci_high) == (1, 1)
 
 
 def test_a_share_that_few_points_bear_has_the_bound_of_hoeffding_and_a_note():
     x = x_of(400)
     x[:4] = x[0]
-    few = sampled(x, 390, seed=2, above=(0.99999,), quantiles=())["fraction_above_0.99999"]
+    few = sampled(x, 390, seed=2, above=(0.99999,), quantiles=())["above_fraction_0.99999"]
     assert 0 < few.value < 0.01
-    assert few.high > 3 * few.value
+    assert few.ci_high > 3 * few.value
     assert few.note == "4 points bear the variance: Hoeffding's bound"
     x[:30] = x[0]
-    many = sampled(x, 390, seed=2, above=(0.99999,), quantiles=())["fraction_above_0.99999"]
+    many = sampled(x, 390, seed=2, above=(0.99999,), quantiles=())["above_fraction_0.99999"]
     assert many.note == ""
-    assert many.high < 1.2 * many.value
+    assert many.ci_high < 1.2 * many.value
 
 
 def test_equal_rows_leave_no_doubt_that_is_not_there():
@@ -102,17 +102,17 @@ def test_equal_rows_leave_no_doubt_that_is_not_there():
         assert found["mean"].value == pytest.approx(value, abs=1e-6)
         assert found["quantile_0.5"].value == pytest.approx(value, abs=1e-6)
         for each in found.estimates:
-            assert each.low <= each.value <= each.high
+            assert each.ci_low <= each.value <= each.ci_high
         # Of the rows that were not drawn a few may be others: Hoeffding's interval is about 1 %, and not about all.
-        assert found["quantile_0.01"].low == (-1 if metric == "cosine" else 0)
+        assert found["quantile_0.01"].ci_low == (-1 if metric == "cosine" else 0)
 
 
 def test_intervals_end_where_values_do():
     found = sampled(x_of(), 30, seed=0, metric="squared_distance", quantiles=(0.001, 0.5, 0.999))
-    assert (found["quantile_0.001"].low, found["quantile_0.999"].high) == (0, math.inf)
+    assert (found["quantile_0.001"].ci_low, found["quantile_0.999"].ci_high) == (0, math.inf)
     assert math.isnan(found["quantile_0.999"].se)
     found = sampled(x_of(), 30, seed=0, quantiles=(0.001, 0.999))
-    assert (found["quantile_0.001"].low, found["quantile_0.999"].high) == (-1, 1)
+    assert (found["quantile_0.001"].ci_low, found["quantile_0.999"].ci_high) == (-1, 1)
 
 
 def test_pairs_inside_blocks_weigh_what_they_are_of_all_pairs():
@@ -138,8 +138,8 @@ def test_moments_of_other_rows_are_not_used_as_controls():
     plain = sampled(x, 200, seed=0, moments=False)
     assert found.control == "none"
     assert found.control_z > 5
-    assert found["fraction_within_0.1"].value == plain["fraction_within_0.1"].value
-    assert found["fraction_within_0.1"].note.startswith(f"controls are {found.control_z:.1f} standard errors off")
+    assert found["within_fraction_0.1"].value == plain["within_fraction_0.1"].value
+    assert found["within_fraction_0.1"].note.startswith(f"controls are {found.control_z:.1f} standard errors off")
     assert found["mean"].note == ""
 
 
@@ -155,7 +155,7 @@ def test_threads_do_not_matter(blocks):
     x = x_of(4000)
     one, two = (sampled(x, 1800, seed=0, blocks=blocks, threads=threads) for threads in (1, 2))
     for a, b in zip(one.estimates, two.estimates, strict=True):
-        assert (a.value, a.se, a.low, a.high) == pytest.approx((b.value, b.se, b.low, b.high), rel=1e-7)
+        assert (a.value, a.se, a.ci_low, a.ci_high) == pytest.approx((b.value, b.se, b.ci_low, b.ci_high), rel=1e-7)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "squared_distance"])
@@ -180,7 +180,7 @@ def test_sparse_rows(blocks):
     x[:, 3] += 1
     dense, sparse = (sampled(each, 120, seed=3, blocks=blocks, above=(0.5,)) for each in (x, scipy.sparse.csr_array(x)))
     for a, b in zip(dense.estimates, sparse.estimates, strict=True):
-        assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), rel=1e-4, abs=1e-6)
+        assert (a.value, a.ci_low, a.ci_high) == pytest.approx((b.value, b.ci_low, b.ci_high), rel=1e-4, abs=1e-6)
 
 
 def test_blocks_are_consecutive_rows_as_long_as_one_another():
@@ -234,8 +234,8 @@ def test_beside_the_uniform_sphere():
     expected = {
         "mean": 0.0,
         "std": sphere.std,
-        "fraction_within_0.1": sphere.fraction_within(0.1),
-        "fraction_above_0.3": 1 - float(sphere.cdf(0.3)),
+        "within_fraction_0.1": sphere.within_fraction(0.1),
+        "above_fraction_0.3": 1 - float(sphere.cdf(0.3)),
     }
     for name, value in expected.items():
         assert found[name].null_mean == pytest.approx(value, rel=1e-9)
@@ -243,8 +243,8 @@ def test_beside_the_uniform_sphere():
         assert float(sphere.cdf(found[f"quantile_{q:g}"].null_mean)) == pytest.approx(q, rel=1e-6)
     for each in found.estimates:
         assert abs(each.z) < 4
-        assert each.null_sd > 0
-    assert found["fraction_above_0.3"].null_sd == pytest.approx(math.sqrt(sphere.cdf(-0.3) * sphere.cdf(0.3) / 1999e3))
+        assert each.null_std > 0
+    assert found["above_fraction_0.3"].null_std == pytest.approx(math.sqrt(sphere.cdf(-0.3) * sphere.cdf(0.3) / 1999e3))
     for each in sampled(u, 100, seed=0, metric="squared_distance").estimates:
         assert math.isnan(each.null_mean)
         assert math.isnan(each.z)
@@ -253,7 +253,7 @@ def test_beside_the_uniform_sphere():
 def test_every_row_says_that_it_is_sampled():
     found = sampled(x_of(), 100, seed=4, source="made", family="normal", above=(0.5,), confidence=0.9)
     frame = found.to_frame()
-    assert list(frame["statistic"][:4]) == ["mean", "std", "fraction_within_0.1", "fraction_above_0.5"]
+    assert list(frame["statistic"][:4]) == ["mean", "std", "within_fraction_0.1", "above_fraction_0.5"]
     for name, value in {
         "sampled": 100, "sampled_from": 900, "n": 900, "d": 12, "seed": 4, "source": "made", "family": "normal",
         "confidence": 0.9, "metric": "cosine", "precision": "float32",
@@ -274,8 +274,8 @@ def test_every_row_says_that_it_is_sampled():
 
 
 def test_more_confidence_is_wider():
-    low, high = (sampled(x_of(), 100, seed=0, confidence=each)["fraction_within_0.1"] for each in (0.5, 0.99))
-    assert high.low < low.low < low.value < low.high < high.high
+    low, high = (sampled(x_of(), 100, seed=0, confidence=each)["within_fraction_0.1"] for each in (0.5, 0.99))
+    assert high.ci_low < low.ci_low < low.value < low.ci_high < high.ci_high
     assert high.se == low.se
 
 
@@ -283,21 +283,21 @@ def test_numbers_that_are_close_are_statistics_of_their_own():
     close = sampled(x_of(), 100, seed=0, within=(0.1, 0.1000001), above=(0.2, 0.20000001), quantiles=(0.5, 0.5000001))
     names = [estimate.statistic for estimate in close.estimates]
     assert names == [
-        "mean", "std", "fraction_within_0.1", "fraction_within_0.1000001", "fraction_above_0.2",
-        "fraction_above_0.20000001", "quantile_0.5", "quantile_0.5000001",
+        "mean", "std", "within_fraction_0.1", "within_fraction_0.1000001", "above_fraction_0.2",
+        "above_fraction_0.20000001", "quantile_0.5", "quantile_0.5000001",
     ]  # fmt: skip
     assert set(names) <= set(close.to_dict())
     assert [row["statistic"] for row in close.to_rows()] == names
-    nulls = [close[name].null_mean for name in names if name.startswith("fraction_within")]
+    nulls = [close[name].null_mean for name in names if name.startswith("within_fraction")]
     assert nulls[0] < nulls[1]
 
 
 @pytest.mark.parametrize("q", [0.9999999, 1 - 2**-53, 1e-7, 1e-300])
 def test_quantiles_far_out_have_an_answer(q):
     found = sampled(x_of(), 100, seed=0, quantiles=(q,))[f"quantile_{q!r}" if q != 1e-7 else "quantile_1e-07"]
-    assert found.low <= found.value <= found.high
+    assert found.ci_low <= found.value <= found.ci_high
     assert -1 <= found.null_mean <= 1
-    assert found.null_sd > 0 or math.isnan(found.null_sd)
+    assert found.null_std > 0 or math.isnan(found.null_std)
 
 
 @pytest.mark.parametrize(

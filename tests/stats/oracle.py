@@ -46,7 +46,7 @@ def force(monkeypatch, product):
 def summed(found):
     """Dtype in which the power sums of a result were added up: bfloat16 tiles are counted, and the counts added up."""
     if found.precision == "bfloat16":
-        return "float32" if found.product.endswith("in float32") else "float64"
+        return "float32" if found.matmul.endswith("in float32") else "float64"
     if found.precision in {"float16", "tf32"}:
         return "float32"
     return found.precision

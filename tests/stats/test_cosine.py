@@ -57,7 +57,7 @@ def check(found, values):
     for eps in (0.0, 0.05, 0.2, 0.996, 1.0):
         inside = np.sum(np.abs(values) <= eps)
         low = cumulative_bracket(values, np.array([eps, -eps]), mean, error)
-        assert_between(found.fraction_within(eps) * len(values), low[0][0] - low[1][1], low[1][0] - low[0][1])
+        assert_between(found.within_fraction(eps) * len(values), low[0][0] - low[1][1], low[1][0] - low[0][1])
         assert low[0][0] - low[1][1] <= inside <= low[1][0] - low[0][1]
     counts, edges = found.histogram(64)
     assert_within(counts.sum(), len(values), 1e-9 * len(values))
@@ -76,7 +76,7 @@ def test_matches_brute_force(monkeypatch, backend, precision, product, name):
     assert (found.n, found.d) == SHAPE
     assert (found.backend, found.precision) == (backend, ran(backend, precision))
     library = backend if backend in {"torch", "triton"} else product or "numpy"
-    assert found.product == library + (" in float32" if precision == "bfloat16" and library == "numpy" else "")
+    assert found.matmul == library + (" in float32" if precision == "bfloat16" and library == "numpy" else "")
     check(found, cosines(x))
 
 
@@ -120,7 +120,7 @@ def test_sparse_rows_match_brute_force(backend, precision, name):
     x[:, 0] += 1
     found = cosine_stats(scipy.sparse.csr_array(x), backend=backend, precision=precision)
     check(found, cosines(x))
-    assert found.product == ("numba" if backend == "cpu" else {"torch": "torch", "reference": "numpy"}[backend])
+    assert found.matmul == ("numba" if backend == "cpu" else {"torch": "torch", "reference": "numpy"}[backend])
 
 
 @pytest.mark.parametrize("n", [2, 3, 31, 32, 33, 65])
@@ -225,7 +225,7 @@ def test_one_coordinate(backend):
     found = cosine_stats([[2.0], [-3.0], [1e-30]], backend=backend)
     assert (found.min, found.max) == (-1, 1)
     assert_within(found.mean, -1 / 3, 1e-15)
-    assert_within(found.fraction_within(0.5), 0, 0)
+    assert_within(found.within_fraction(0.5), 0, 0)
     two = cosine_stats([[2.0], [-3.0]], backend=backend)
     assert (two.mean, two.min, two.max, two.n_pairs) == (-1, -1, -1, 1)
 
@@ -242,7 +242,7 @@ def test_identical_rows_lose_no_pair_and_stay_in_range(backend, precision, d):
     assert_within([found.mean, found.quantile(0.3)], 1, found.error_bound)
     assert found.mean <= 1
     assert found.std <= found.error_bound
-    assert found.fraction_within(1.0) == 1
+    assert found.within_fraction(1.0) == 1
 
 
 def test_a_cosine_just_above_one_is_kept():
@@ -348,7 +348,7 @@ def test_sparse_rows_have_no_bfloat16(backend):
 @pytest.mark.parametrize("eps", [-0.1, math.nan, "0.1", None])
 def test_eps_must_be_a_number_of_at_least_0(eps):
     with pytest.raises(InvalidInputError, match="eps must be a number of at least 0; got"):
-        cosine_stats(data("gaussian", 5, 3)).fraction_within(eps)
+        cosine_stats(data("gaussian", 5, 3)).within_fraction(eps)
 
 
 def test_printing_and_dict_show_every_scalar():

@@ -131,7 +131,7 @@ def jackknife(times):
 @pytest.mark.parametrize("method", [twonn_of, mle_of])
 def test_dimension(method, kind, n, d, metric):
     results = [method(each) for each in found(kind, n, d, metric)]
-    values, errors = [r.dimension_ for r in results], [r.dimension_se for r in results]
+    values, errors = [r.dimension for r in results], [r.dimension_se for r in results]
     assert LOW <= covered(values, errors, expected(values)) <= HIGH
     # Standard errors are the spread of the draws, which 200 of them know to 5 %; not right by width alone.
     assert 0.8 < math.sqrt(np.mean(np.square(errors))) / np.std(values, ddof=1) < 1.45
@@ -147,4 +147,4 @@ def test_twonn_covers_the_dimension_itself_where_it_is_unbiased():
         neighbors(torus(np.random.default_rng([seed, 3])), 2, metric="euclidean", threads=1) for seed in range(DRAWS)
     ]
     results = [twonn_of(each) for each in draws]
-    assert LOW <= covered([r.dimension_ for r in results], [r.dimension_se for r in results], 2.0) <= HIGH
+    assert LOW <= covered([r.dimension for r in results], [r.dimension_se for r in results], 2.0) <= HIGH

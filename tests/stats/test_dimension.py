@@ -84,7 +84,7 @@ def test_neighbour_methods_match_brute_force(method, name, metric):
     value, error, more = brute(method, x, 2 if method == "twonn" else 9, metric)
     # A cosine near 1 is known to some 1e-15, of which a distance of 1e-4 keeps eight digits.
     relative = 1e-10 if metric == "euclidean" else 1e-6
-    assert found.dimension_ == pytest.approx(value, rel=relative)
+    assert found.dimension == pytest.approx(value, rel=relative)
     assert found.k == (2 if method == "twonn" else 9)
     nearest = distances(x, metric).min(axis=1)
     assert found.n_skipped == np.sum(nearest < 1e-12)
@@ -119,16 +119,16 @@ def test_dimension_of_a_sphere(dim):
     # Rows within the k-th distance of a row are uniform there, so that the mean of inverses is known exactly.
     grid = np.linspace(found.distances[:, -1].min(), found.distances[:, -1].max(), 200)
     inverse = np.interp(found.distances[:, -1], grid, [inverse_on_a_sphere(dim, each)[0] for each in grid])
-    assert abs(mle.dimension_ - 1 / inverse.mean()) < 4 * mle.dimension_se < 0.06 * dim
+    assert abs(mle.dimension - 1 / inverse.mean()) < 4 * mle.dimension_se < 0.06 * dim
     # The exponent of the volume falls with the radius: what TwoNN sees lies between that at r_2 and that at 0. The fit
     # runs high by ln(n)/n.
     least = inverse_on_a_sphere(dim, found.distances[:, 1].max())[1]
     band = 4 * twonn.dimension_se + dim * math.log(3000) / 3000
-    assert least - band < twonn.dimension_ < dim + band < 1.2 * dim
+    assert least - band < twonn.dimension < dim + band < 1.2 * dim
     # A local value is k over a sum of k - 1 unit exponentials over dim, whose median is nearly k - 4/3.
     expected = 10 / (10 - 4 / 3)
     # The median of n values errs by 1.2533 times their mean: as that of mle does, and by no more.
-    assert least * expected - band < lid_of(found).dimension_ < dim * expected + band
+    assert least * expected - band < lid_of(found).dimension < dim * expected + band
 
 
 @pytest.mark.parametrize("dim", [2, 5, 10])
@@ -141,7 +141,7 @@ def test_dimension_of_a_cube(dim):
     least = dim * (1 - float(found.distances[:, -1].mean()) * coordinate)
     for result in (twonn_of(found), mle_of(found)):
         band = 4 * result.dimension_se + dim * math.log(3000) / 3000
-        assert least - band < result.dimension_ < dim + band
+        assert least - band < result.dimension < dim + band
 
 
 def test_influences_on_the_fit_are_those_of_exponential_samples():
@@ -169,7 +169,7 @@ def test_standard_errors_are_those_of_independent_rows():
         results["twonn"].append(twonn_of(found))
         results["mle"].append(mle_of(found))
     for method, each in results.items():
-        values = np.array([one.dimension_ for one in each])
+        values = np.array([one.dimension for one in each])
         claimed = math.sqrt(np.mean([one.dimension_se**2 for one in each]))
         # Sixteen parts of n: the fit runs high by ln(n)/n, the inverse of a mean by 1/n.
         assert abs(values.mean() - 6) < 4 * values.std() / 20 + 6 * 16 / n, method
@@ -181,8 +181,8 @@ def test_twonn_of_high_gaussian_rows_is_far_too_low():
     # Nearly all squared distances are 2 d (1 ± √(2/d)): an exponent at their lower end, not that of a ball. An upper
     # tail of a normal variable at share p has ln p = -z²/2, whose slope in ln r is 2 z √(d/2): about 78 at p = 2/2000.
     z = 3.09
-    assert found.dimension_ == pytest.approx(2 * z * math.sqrt(256 / 2), rel=0.25)
-    assert found.dimension_ + 4 * found.dimension_se < 0.5 * 256
+    assert found.dimension == pytest.approx(2 * z * math.sqrt(256 / 2), rel=0.25)
+    assert found.dimension + 4 * found.dimension_se < 0.5 * 256
 
 
 @pytest.mark.parametrize("method", module.METHODS)
@@ -190,15 +190,15 @@ def test_scale_rotation_and_translation(method):
     rng = np.random.default_rng(2)
     x = embedded("cube", 4, 500, 9)
     turned = x @ np.linalg.qr(rng.standard_normal((9, 9)))[0]
-    plain = intrinsic_dimension(x, method=method, precision="float64").dimension_
+    plain = intrinsic_dimension(x, method=method, precision="float64").dimension
     # Counters of distances are 2**-7 wide; both ends move, over the 3.9 that log C rises.
     relative = 2 * plain * 2**-8 / 3.9 if method == "correlation" else 1e-9
     for changed in (1e-3 * x, 1e100 * x, turned, x + 50, turned[::-1] * 7 - 3):
-        other = intrinsic_dimension(changed, method=method, precision="float64").dimension_
+        other = intrinsic_dimension(changed, method=method, precision="float64").dimension
         assert other == pytest.approx(plain, rel=relative)
     stretched = x * rng.uniform(0.1, 10, (500, 1))
     one, two = (intrinsic_dimension(y, method=method, metric="cosine", precision="float64") for y in (x, stretched))
-    assert two.dimension_ == pytest.approx(one.dimension_, rel=max(relative, 1e-6))
+    assert two.dimension == pytest.approx(one.dimension, rel=max(relative, 1e-6))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -209,7 +209,7 @@ def test_duplicates_are_skipped_and_counted(metric):
         plain, found = (intrinsic_dimension(y, method=method, metric=metric) for y in (x, twins))
         assert (plain.n_skipped, found.n_skipped, found.n) == (0, 12, 906)
         # 6 of 900 rows are gone, and the other rows near them (k of each) see one radius twice.
-        assert found.dimension_ == pytest.approx(plain.dimension_, rel=0.05)
+        assert found.dimension == pytest.approx(plain.dimension, rel=0.05)
         if found.local is not None:
             assert np.array_equal(np.flatnonzero(np.isnan(found.local)), [*range(6), *range(900, 906)])
 
@@ -236,7 +236,7 @@ def test_equal_rows_have_no_covariance_and_no_radii():
 def test_equally_far_rows_have_infinite_dimension():
     for method in NEAR:
         found = intrinsic_dimension(np.eye(12), method=method, k=5)
-        assert found.dimension_ == math.inf
+        assert found.dimension == math.inf
         assert math.isnan(found.dimension_se)
 
 
@@ -246,9 +246,9 @@ def test_chord_distances_give_twice_what_one_less_cosine_gives():
     plain = neighbors(x, 10, metric="euclidean")
     object.__setattr__(plain, "distances", found.distances)
     for method in (lid_of, mle_of, twonn_of):
-        chord, squared = method(found).dimension_, method(plain).dimension_
+        chord, squared = method(found).dimension, method(plain).dimension
         assert chord == pytest.approx(2 * squared, rel=1e-12)
-        assert chord == pytest.approx(method(neighbors(x, 10, metric="euclidean")).dimension_, rel=1e-6)
+        assert chord == pytest.approx(method(neighbors(x, 10, metric="euclidean")).dimension, rel=1e-6)
 
 
 def test_local_conventions_differ_by_the_last_term():
@@ -256,7 +256,7 @@ def test_local_conventions_differ_by_the_last_term():
     assert lid_of(found).local == pytest.approx(mle_of(found).local * 8 / 7, rel=1e-12)
     two = neighbors(data("gaussian", 150, 6), 2, metric="euclidean")
     # With two neighbours the mean of inverses is that of ln μ.
-    assert mle_of(two).dimension_ == pytest.approx(twonn_of(two).maximum_likelihood, rel=1e-12)
+    assert mle_of(two).dimension == pytest.approx(twonn_of(two).maximum_likelihood, rel=1e-12)
 
 
 @pytest.mark.parametrize(("n", "d"), [(300, 12), (40, 90), (200, 200)])
@@ -273,22 +273,22 @@ def test_pca_matches_the_covariance(monkeypatch, form, metric, n, d):
     given = {"sparse": scipy.sparse.csr_array, "torch": torch.from_numpy}.get(form, np.asarray)(x)
     backend = form if form in {"torch", "reference"} else "auto"
     found = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
-    assert found.dimension_ == pytest.approx(values.sum() ** 2 / np.square(values).sum(), rel=1e-9)
+    assert found.dimension == pytest.approx(values.sum() ** 2 / np.square(values).sum(), rel=1e-9)
     assert found.components_95 == 1 + np.argmax(np.cumsum(values) >= 0.95 * values.sum())
     assert (found.precision, found.k, found.n_skipped) == ("float64", None, 0)
     monkeypatch.setattr(module, "SPECTRUM", min(n, d) - 1)
     above = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
     assert above.components_95 is None
-    assert above.dimension_ == found.dimension_
+    assert above.dimension == found.dimension
     monkeypatch.setattr("geomkit.covariance.accumulate.WIDEST", d - 1)
     rows = intrinsic_dimension(given, method="pca", metric=metric, backend=backend)
-    assert rows.dimension_ == pytest.approx(found.dimension_, rel=1e-9)
+    assert rows.dimension == pytest.approx(found.dimension, rel=1e-9)
 
 
 def test_pca_of_a_simplex_is_all_of_it():
     found = intrinsic_dimension(np.eye(21), method="pca")
     # Twenty equal eigenvalues: 19 of them are 95 % exactly.
-    assert (found.dimension_, found.components_95) == (pytest.approx(20, rel=1e-12), 19)
+    assert (found.dimension, found.components_95) == (pytest.approx(20, rel=1e-12), 19)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -304,8 +304,8 @@ def test_correlation_dimension_is_that_of_all_pairs(precision, dim, metric):
     counts = [[np.sum(pairs <= radius * (1 + side * 2**-8)) for side in (-1, 1)] for radius in radii]
     rise = math.log(radii[1] / radii[0])
     low, high = (math.log(counts[1][side] / counts[0][1 - side]) / rise for side in (0, 1))
-    assert low <= found.dimension_ <= high
-    assert found.dimension_ == pytest.approx(dim, rel=0.1)
+    assert low <= found.dimension <= high
+    assert found.dimension == pytest.approx(dim, rel=0.1)
     assert math.isnan(found.dimension_se)
 
 
@@ -319,7 +319,7 @@ def test_correlation_needs_pairs_and_resolution():
         intrinsic_dimension(line, method="correlation")
     exact = intrinsic_dimension(line, method="correlation", precision="float64")
     # C(r) = 2r - r² of a unit interval, whose slope falls from 1 by r_high / 2 over the way.
-    assert 0.95 < exact.dimension_ < 1.03
+    assert 0.95 < exact.dimension < 1.03
 
 
 def test_dropped_rows_are_counted_and_change_nothing():
@@ -330,7 +330,7 @@ def test_dropped_rows_are_counted_and_change_nothing():
             intrinsic_dimension(x, method=method),
             intrinsic_dimension(spoilt, method=method, on_invalid="drop"),
         )
-        assert found.dimension_ == pytest.approx(plain.dimension_, rel=1e-9)
+        assert found.dimension == pytest.approx(plain.dimension, rel=1e-9)
         assert (found.n, found.n_dropped, plain.n_dropped) == (200, 2, 0)
         with pytest.raises(InvalidInputError, match="x has 2 rows"):
             intrinsic_dimension(spoilt, method=method)

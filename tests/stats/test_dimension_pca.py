@@ -26,14 +26,14 @@ def test_zero_rows_count_unless_directions_are_asked_for(kind, backend, shape):
     x[[0, 5]] = 0
     given = scipy.sparse.csr_array(x) if kind == "sparse" else x
     found = intrinsic_dimension(given, method="pca", backend=backend)
-    assert_within(found.dimension_, ratio(x), 1e-9 * ratio(x))
+    assert_within(found.dimension, ratio(x), 1e-9 * ratio(x))
     assert (found.n, found.n_dropped) == (shape[0], 0)
     with pytest.raises(InvalidInputError, match=r"x has 2 rows \(first: 0, 5\) that are zero and have no direction"):
         intrinsic_dimension(given, method="pca", metric="cosine", backend=backend)
     found = intrinsic_dimension(given, method="pca", metric="cosine", backend=backend, on_invalid="drop")
     left = np.delete(x, [0, 5], axis=0)
     want = ratio(left / np.linalg.norm(left, axis=1, keepdims=True))
-    assert_within(found.dimension_, want, 1e-9 * want)
+    assert_within(found.dimension, want, 1e-9 * want)
     assert (found.n, found.n_dropped) == (shape[0] - 2, 2)
 
 
@@ -47,7 +47,7 @@ def test_rows_that_are_not_finite_are_dropped_alone(backend, shape):
         intrinsic_dimension(spoilt, method="pca", backend=backend)
     found = intrinsic_dimension(spoilt, method="pca", backend=backend, on_invalid="drop")
     want = ratio(np.delete(x, 3, axis=0))
-    assert_within(found.dimension_, want, 1e-9 * want)
+    assert_within(found.dimension, want, 1e-9 * want)
     assert (found.n, found.n_dropped) == (shape[0] - 1, 1)
 
 
@@ -55,7 +55,7 @@ def test_rows_that_are_not_finite_are_dropped_alone(backend, shape):
 def test_it_is_the_participation_ratio(shape):
     x = data("anisotropic", *shape) + np.float32(1000)
     found = intrinsic_dimension(x, method="pca")
-    assert_within(found.dimension_, spectrum(x).participation_ratio, 1e-9 * found.dimension_)
+    assert_within(found.dimension, spectrum(x).participation_ratio, 1e-9 * found.dimension)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
@@ -63,7 +63,7 @@ def test_it_is_the_participation_ratio(shape):
 def test_scale_leaves_it(shape, scale):
     x = data("clustered", *shape).astype(np.float64)
     one, other = (intrinsic_dimension(each, method="pca") for each in (x, x * scale))
-    assert_within(other.dimension_, one.dimension_, 1e-9 * one.dimension_)
+    assert_within(other.dimension, one.dimension, 1e-9 * one.dimension)
     assert other.components_95 == one.components_95
 
 

@@ -71,14 +71,14 @@ def brute(x, k, metric):
         "skewness_se": math.exp((6 * math.log(left_out) + steep * math.log(gamma)) / (6 + steep)),
         "robin_hood": sum(abs(each - k) for each in times) / (2 * n * k),
         "gini": np.abs(times[:, None] - times).sum() / (2 * n * n * k),
-        "antihub_share": sum(each == 0 for each in times) / n,
-        "hub_share": sum(each > 2 * k for each in times) / n,
+        "antihub_fraction": sum(each == 0 for each in times) / n,
+        "hub_fraction": sum(each > 2 * k for each in times) / n,
         "largest_occurrence": max(times),
         "n_components": len(sizes),
-        "largest_component_share": max(sizes) / n,
-        "mutual_share": sum(edges[j, i] for i in range(n) for j in order[i]) / (n * k),
-        "outlier_share": np.mean(far[:, 0] > high + 3 * (high - low)),
-        "duplicate_share": math.nan if metric == "dot" else np.mean(far[:, 0] <= 1e-6 * scale),
+        "largest_component_fraction": max(sizes) / n,
+        "mutual_fraction": sum(edges[j, i] for i in range(n) for j in order[i]) / (n * k),
+        "outlier_fraction": np.mean(far[:, 0] > high + 3 * (high - low)),
+        "duplicate_fraction": math.nan if metric == "dot" else np.mean(far[:, 0] <= 1e-6 * scale),
     }
 
 
@@ -118,10 +118,10 @@ def test_matches_brute_force(metric, k, name):
     for field, value in want.items():
         assert got[field] == pytest.approx(value, rel=1e-11, nan_ok=True), field
     if name == "spoilt" and metric == "cosine":
-        assert want["duplicate_share"] >= 30 / 240
+        assert want["duplicate_fraction"] >= 30 / 240
     if name == "spoilt" and metric == "euclidean":
-        assert want["outlier_share"] >= 4 / 240
-        assert want["duplicate_share"] >= 29 / 240
+        assert want["outlier_fraction"] >= 4 / 240
+        assert want["duplicate_fraction"] >= 29 / 240
     assert (found.n, found.d, found.k, found.metric, found.n_dropped) == (240, 6, k, metric, 0)
 
 
@@ -132,7 +132,7 @@ def test_a_finished_pass_gives_the_same(metric):
     found = hubness(x, 4, metric=metric, precision="float64")
     assert str(hubness_of(passed)) == str(found)
     assert int(found.occurrence.sum()) == 150 * 4
-    assert (found.backend, found.precision, found.product) == (passed.backend, passed.precision, passed.product)
+    assert (found.backend, found.precision, found.matmul) == (passed.backend, passed.precision, passed.matmul)
 
 
 @pytest.mark.parametrize(
@@ -152,19 +152,19 @@ def test_a_star_by_hand():
     assert found.robin_hood == 6 / 10  # Σ|N - 1| = 3 + 0 + 1 + 1 + 1
     assert found.gini == pytest.approx(0.72)  # (4·4 + 2·1)/(5·5): ranks 4, 2, 0, -2, -4
     assert found.skewness == pytest.approx((27 - 3) / 5 / (12 / 5) ** 1.5)
-    assert (found.antihub_share, found.hub_share, found.largest_occurrence) == (0.6, 0.2, 4)
-    assert (found.n_components, found.largest_component_share, found.mutual_share) == (1, 1.0, 2 / 5)
+    assert (found.antihub_fraction, found.hub_fraction, found.largest_occurrence) == (0.6, 0.2, 4)
+    assert (found.n_components, found.largest_component_fraction, found.mutual_fraction) == (1, 1.0, 2 / 5)
 
 
 def test_exactly_twice_k_is_no_hub():
     found = hubness_of(a_list([[1], [0], [0], [1]]))
     assert found.occurrence.tolist() == [2, 2, 0, 0]
-    assert (found.hub_share, found.largest_occurrence, found.skewness) == (0.0, 2, 0.0)
+    assert (found.hub_fraction, found.largest_occurrence, found.skewness) == (0.0, 2, 0.0)
 
 
 def test_a_ring_is_even_and_names_nobody_back():
     found = hubness_of(a_list([[1], [2], [3], [4], [0]]))
-    assert (found.robin_hood, found.gini, found.mutual_share, found.n_components) == (0, 0, 0, 1)
+    assert (found.robin_hood, found.gini, found.mutual_fraction, found.n_components) == (0, 0, 0, 1)
     assert math.isnan(found.skewness)
     assert math.isnan(found.skewness_se)
 
@@ -175,13 +175,13 @@ def test_all_others_as_neighbours(metric):
     assert found.occurrence.tolist() == [11] * 12
     assert math.isnan(found.skewness)
     assert math.isnan(found.skewness_se)
-    assert (found.robin_hood, found.gini, found.mutual_share, found.n_components) == (0, 0, 1, 1)
-    assert (found.hub_share, found.antihub_share) == (0, 0)
+    assert (found.robin_hood, found.gini, found.mutual_fraction, found.n_components) == (0, 0, 1, 1)
+    assert (found.hub_fraction, found.antihub_fraction) == (0, 0)
 
 
 def test_two_rows():
     found = hubness([[1.0, 0.0], [0.0, 1.0]], 1)
-    assert (found.n_components, found.mutual_share, found.outlier_share, found.duplicate_share) == (1, 1, 0, 0)
+    assert (found.n_components, found.mutual_fraction, found.outlier_fraction, found.duplicate_fraction) == (1, 1, 0, 0)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -190,7 +190,7 @@ def test_clusters_far_apart_are_components(metric):
     x = np.vstack([10 * np.eye(8)[at] + 0.1 * rng.standard_normal((size, 8)) for at, size in enumerate((30, 50, 20))])
     found = hubness(x, 6, metric=metric)
     assert found.n_components >= 3
-    assert found.largest_component_share <= 0.5
+    assert found.largest_component_fraction <= 0.5
     # More neighbours than the least cluster has members must cross over.
     assert hubness(x, 25, metric=metric).n_components <= 2
 
@@ -198,36 +198,36 @@ def test_clusters_far_apart_are_components(metric):
 def test_outliers_lie_beyond_the_outer_fence():
     nearest = np.array([1.0, 2, 3, 4, 5, 10, 10.5])  # Q1 = 2.5, Q3 = 7.5: the fence is at 22.5.
     lists = np.array([[1], [0], [0], [0], [0], [0], [0]])
-    assert hubness_of(a_list(lists, nearest[:, None])).outlier_share == 0
+    assert hubness_of(a_list(lists, nearest[:, None])).outlier_fraction == 0
     nearest[-1] = 22.5
-    assert hubness_of(a_list(lists, nearest[:, None])).outlier_share == 0
+    assert hubness_of(a_list(lists, nearest[:, None])).outlier_fraction == 0
     nearest[-1] = 22.6
-    assert hubness_of(a_list(lists, nearest[:, None])).outlier_share == 1 / 7
+    assert hubness_of(a_list(lists, nearest[:, None])).outlier_fraction == 1 / 7
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_equal_distances_but_for_rounding_have_no_outliers(metric):
     far = np.ones((40, 1))
     far[3] += 2.0**-50
-    assert hubness_of(a_list((np.arange(40)[:, None] + 1) % 40, far, metric=metric)).outlier_share == 0
+    assert hubness_of(a_list((np.arange(40)[:, None] + 1) % 40, far, metric=metric)).outlier_fraction == 0
     rotation = np.linalg.qr(np.random.default_rng(5).standard_normal((40, 40)))[0]
-    assert hubness(rotation, 1, metric="cosine").outlier_share == 0
+    assert hubness(rotation, 1, metric="cosine").outlier_fraction == 0
 
 
 def test_duplicates():
     x = np.random.default_rng(4).standard_normal((60, 5))
     x[:20] = x[20:40]
     for metric in ("cosine", "euclidean"):
-        assert hubness(x, 3, metric=metric, duplicates=0.0).duplicate_share == 40 / 60
+        assert hubness(x, 3, metric=metric, duplicates=0.0).duplicate_fraction == 40 / 60
         # Most nearest distances are 0, those to the third nearest are not.
         x[0] += 1e-9
-        assert hubness(x, 3, metric=metric).duplicate_share == 40 / 60
+        assert hubness(x, 3, metric=metric).duplicate_fraction == 40 / 60
         x[0] = x[20]
     assert hubness(x, 3, metric="euclidean", duplicates=1e-12).duplicate_tolerance == 1e-12
-    assert math.isnan(hubness(x, 3, metric="dot").duplicate_share)
-    assert hubness(2.0 ** np.arange(8)[:, None] * x[0], 3).duplicate_share == 1
-    assert hubness(2.0 ** np.arange(8)[:, None] * x[0], 3, metric="euclidean").duplicate_share == 0
-    assert hubness(np.ones((8, 3)), 3, metric="euclidean").duplicate_share == 1
+    assert math.isnan(hubness(x, 3, metric="dot").duplicate_fraction)
+    assert hubness(2.0 ** np.arange(8)[:, None] * x[0], 3).duplicate_fraction == 1
+    assert hubness(2.0 ** np.arange(8)[:, None] * x[0], 3, metric="euclidean").duplicate_fraction == 0
+    assert hubness(np.ones((8, 3)), 3, metric="euclidean").duplicate_fraction == 1
 
 
 def test_duplicates_by_euclidean_distance_are_relative():
@@ -236,7 +236,7 @@ def test_duplicates_by_euclidean_distance_are_relative():
     for share, want in ((0.0, 2), (0.24, 2), (0.25, 3), (0.49, 3), (0.5, 4)):
         for scale in (1e-200, 1.0, 1e200):
             found = hubness_of(a_list(lists, np.array(far) * scale), share)
-            assert found.duplicate_share == want / 4
+            assert found.duplicate_fraction == want / 4
 
 
 @settings(max_examples=25, deadline=None)

@@ -41,8 +41,8 @@ def test_matches_counting(metric, k):
     assert found.rate == pytest.approx(np.mean(shares), rel=1e-13)
     assert found.rate_se == pytest.approx(np.std(shares, ddof=1) / math.sqrt(120), rel=1e-12)
     assert found.null_mean == pytest.approx(sum(c * (c - 1) for c in counts) / (120 * 119), rel=1e-14)
-    assert found.z == pytest.approx((found.rate - found.null_mean) / found.null_sd, rel=1e-12)
-    assert (found.majority_share, found.n_classes) == (max(counts) / 120, 4)
+    assert found.z == pytest.approx((found.rate - found.null_mean) / found.null_std, rel=1e-12)
+    assert (found.majority_fraction, found.n_classes) == (max(counts) / 120, 4)
     assert (found.n, found.d, found.k, found.metric, found.n_dropped) == (120, 6, k, metric, 0)
 
 
@@ -56,7 +56,7 @@ def test_the_null_is_that_of_all_permutations(seed, n, data):
     rates = [np.mean(np.array(way)[graph.indices] == np.array(way)[:, None]) for way in itertools.permutations(labels)]
     found = same_label_rate(graph, labels)
     assert found.null_mean == pytest.approx(np.mean(rates), rel=1e-12)
-    assert found.null_sd == pytest.approx(np.std(rates), rel=1e-9, abs=1e-9)
+    assert found.null_std == pytest.approx(np.std(rates), rel=1e-9, abs=1e-9)
     assert math.isnan(found.z) == (np.std(rates) < 1e-12)
 
 
@@ -66,8 +66,8 @@ def test_the_null_of_a_larger_graph_is_that_of_shuffling():
     labels = rng.choice(["a", "b", "c"], 200, p=[0.6, 0.3, 0.1])
     found = same_label_rate(near, labels)
     rates = [same_label_rate(near, rng.permutation(labels)).rate for _ in range(600)]
-    assert abs(np.mean(rates) - found.null_mean) < 4 * found.null_sd / math.sqrt(600)
-    assert np.std(rates) == pytest.approx(found.null_sd, rel=0.12)  # 600 draws know it to 3 %.
+    assert abs(np.mean(rates) - found.null_mean) < 4 * found.null_std / math.sqrt(600)
+    assert np.std(rates) == pytest.approx(found.null_std, rel=0.12)  # 600 draws know it to 3 %.
 
 
 def test_clusters_and_noise():
@@ -84,7 +84,7 @@ def test_clusters_and_noise():
 def test_all_others_as_neighbours_leave_nothing_to_chance():
     found = same_label_rate(neighbors(data("gaussian", 8, 3), 7), [0, 0, 0, 1, 1, 1, 2, 2])
     assert found.rate == pytest.approx(found.null_mean, rel=1e-15)
-    assert found.null_sd == 0
+    assert found.null_std == 0
     assert math.isnan(found.z)
 
 
@@ -123,7 +123,7 @@ def test_labels_of_every_kind():
         found = as_labels(kind, 6)
         assert found.codes.tolist() == codes.tolist()
         assert found.counts.tolist() == [2, 2, 2]
-        assert found.majority_share == 1 / 3
+        assert found.majority_fraction == 1 / 3
     assert as_labels(np.array([5, 3, 5]), 3).names == (3, 5)
     # Nothing is converted.
     assert as_labels([1, "1", 2], 3).names == (1, "1", 2)

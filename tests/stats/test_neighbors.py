@@ -95,7 +95,7 @@ def test_sparse_rows_match_brute_force(monkeypatch, backend, precision, metric, 
     found = neighbors(given_rows, 6, metric=metric, backend=backend, precision=precision)
     assert_nearest(found, x, metric)
     assert_equal_rows_come_by_number(found, x)
-    assert (found.product == "numba") == (backend == "cpu")
+    assert (found.matmul == "numba") == (backend == "cpu")
     keep_fewer(monkeypatch)
     again = neighbors(given_rows, 6, metric=metric, backend=backend, precision=precision)
     assert again.n_recomputed > 0

@@ -20,7 +20,7 @@ from tests.stats.oracle import (
 )
 
 GRID_OF_DIMENSIONS = [50, 100, 128, 200, 256, 300, 384, 512, 576, 768, 1024, 1536, 2048, 3072, 4096]
-STATISTICS = ["coherence", "mean_abs", "rms", "fraction_within", "mean"]
+STATISTICS = ["coherence", "mean_abs", "rms", "within_fraction", "mean"]
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -36,7 +36,7 @@ def test_matches_brute_force(backend, precision, name):
     assert_within(found.rms, math.sqrt(np.mean(values**2)), 2 * spread_error(values, error, found.precision))
     assert_within(found.mean, middle, 1e-13)
     low, high = cumulative_bracket(values, np.array([0.15, -0.15]), middle, error)
-    assert_between(found.fraction_within * len(values), low[0] - high[1], high[0] - low[1])
+    assert_between(found.within_fraction * len(values), low[0] - high[1], high[0] - low[1])
 
 
 def test_coherence_is_of_magnitude():
@@ -51,7 +51,7 @@ def test_orthonormal_rows_are_orthogonal():
         assert slack == 0 or found.error_bound < slack
         assert_within([found.coherence, found.mean_abs, found.rms], 0, min(slack, found.error_bound) + 1e-15)
         assert_within(found.mean, 0, 1e-15)
-        assert (found.fraction_within, found.welch_bound) == (1, 0)
+        assert (found.within_fraction, found.welch_bound) == (1, 0)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
@@ -73,14 +73,14 @@ def test_every_statistic_stands_beside_its_null():
     assert set(found.nulls) == set(STATISTICS)
     want = {
         "coherence": (largest.mean, largest.std),
-        "mean_abs": (sphere.mean_abs, sphere.mean_abs_sd(100)),
-        "rms": (sphere.std, sphere.mean_square_sd(100) / (2 * sphere.std)),
-        "fraction_within": (sphere.fraction_within(0.2), sphere.fraction_within_sd(0.2, 100)),
-        "mean": (0.0, sphere.mean_sd(100)),
+        "mean_abs": (sphere.mean_abs, sphere.mean_abs_std(100)),
+        "rms": (sphere.std, sphere.mean_square_std(100) / (2 * sphere.std)),
+        "within_fraction": (sphere.within_fraction(0.2), sphere.within_fraction_std(0.2, 100)),
+        "mean": (0.0, sphere.mean_std(100)),
     }
     for name, null in found.nulls.items():
-        assert (null.mean, null.sd) == want[name]
-        assert_within(null.z, (getattr(found, name) - null.mean) / null.sd, 1e-12)
+        assert (null.mean, null.std) == want[name]
+        assert_within(null.z, (getattr(found, name) - null.mean) / null.std, 1e-12)
         assert abs(null.z) < 4
     flat = found.to_dict()
     assert flat["mean_abs_z"] == found.nulls["mean_abs"].z
@@ -89,7 +89,7 @@ def test_every_statistic_stands_beside_its_null():
     assert len(str(found).splitlines()) == len(flat)
 
 
-def test_the_spread_of_every_statistic_over_random_sets_is_its_null_sd():
+def test_the_spread_of_every_statistic_over_random_sets_is_its_null_std():
     rng = np.random.default_rng(12)
     sets = [orthogonality(rng.standard_normal((40, 25)), eps=0.2, precision="float64") for _ in range(400)]
     for name in STATISTICS:
@@ -106,7 +106,7 @@ def test_rows_on_a_line():
     assert_within(found.rms, 1, found.error_bound)
     assert math.isnan(found.nulls["rms"].z)
     assert math.isnan(found.nulls["coherence"].z)
-    assert found.fraction_within == 0
+    assert found.within_fraction == 0
     assert found.welch_bound == 1
 
 
@@ -116,11 +116,11 @@ def test_sphere_directions_agree_with_the_closed_forms(d):
     x = np.random.default_rng(d).standard_normal((n, d), dtype=np.float32)
     stats = cosine_stats(x)
     found, sphere = orthogonality_of(stats, 0.1), nulls.sphere(d)
-    assert_within(found.mean, 0, 4 * sphere.mean_sd(n))
-    assert_within(stats.std**2, 1 / d, 4 * sphere.mean_square_sd(n))
-    assert_within(found.rms**2, 1 / d, 4 * sphere.mean_square_sd(n))
-    assert_within(found.mean_abs, sphere.mean_abs, 4 * sphere.mean_abs_sd(n))
-    assert_within(found.fraction_within, sphere.fraction_within(0.1), 4 * sphere.fraction_within_sd(0.1, n))
+    assert_within(found.mean, 0, 4 * sphere.mean_std(n))
+    assert_within(stats.std**2, 1 / d, 4 * sphere.mean_square_std(n))
+    assert_within(found.rms**2, 1 / d, 4 * sphere.mean_square_std(n))
+    assert_within(found.mean_abs, sphere.mean_abs, 4 * sphere.mean_abs_std(n))
+    assert_within(found.within_fraction, sphere.within_fraction(0.1), 4 * sphere.within_fraction_std(0.1, n))
     assert_between(sphere.coherence(n).cdf(found.coherence), 3e-5, 1 - 3e-5)
     for name in STATISTICS[1:]:
         assert abs(found.nulls[name].z) < 4

@@ -57,11 +57,11 @@ def test_is_the_ridge_classifier_of_scikit_learn(monkeypatch, n, d, c, folds, ri
     assert found.accuracy == peer(x, labels, fold, ridge)
     null = [peer(x, told[:, column], fold, ridge) for column in (1, 2, 3)]
     assert found.null_mean == pytest.approx(np.mean(null), rel=1e-12)
-    assert found.null_sd == pytest.approx(np.std(null, ddof=1), rel=1e-9, abs=1e-12)
+    assert found.null_std == pytest.approx(np.std(null, ddof=1), rel=1e-9, abs=1e-12)
     assert found.p_value == (1 + sum(each >= found.accuracy for each in null)) / 4
     assert found.accuracy_se == pytest.approx(math.sqrt(found.accuracy * (1 - found.accuracy) / (n - 1)))
     assert (found.n, found.n_given, found.d, found.n_classes, found.folds) == (n, n, d, c, folds)
-    assert found.majority_share == np.bincount(labels).max() / n
+    assert found.majority_fraction == np.bincount(labels).max() / n
 
 
 @settings(max_examples=25, deadline=None)

@@ -181,7 +181,7 @@ def test_sparse_rows_and_queries(monkeypatch, backend, metric, name):
         found = nearest_to(wanted, rows, 6, metric=metric, backend=backend)
         assert_nearest_to(found, q, x, metric)
         assert_equal_rows_come_by_number(found, x)
-        assert (found.product == "numba") == (backend == "cpu" and rows is stored[0])
+        assert (found.matmul == "numba") == (backend == "cpu" and rows is stored[0])
         with monkeypatch.context() as context:
             keep_fewer(context)
             assert same(nearest_to(wanted, rows, 6, metric=metric, backend=backend), found)

@@ -45,17 +45,19 @@ def test_matches_its_definition(metric, k):
     assert found.occurrence.tolist() == times
     rank = math.ceil(0.9 * 151)
     assert found.threshold == own[rank - 1]
-    assert found.outside_share == np.mean(near.distances[:, 0] > own[rank - 1])
-    assert found.outside_share_se == pytest.approx(math.sqrt(found.outside_share * (1 - found.outside_share) / 40))
+    assert found.outside_fraction == np.mean(near.distances[:, 0] > own[rank - 1])
+    assert found.outside_fraction_se == pytest.approx(
+        math.sqrt(found.outside_fraction * (1 - found.outside_fraction) / 40)
+    )
     beta = stats.betabinom(40, 151 - rank, rank)
     assert found.outside_null_mean == pytest.approx(beta.mean() / 40, rel=1e-12)
-    assert found.outside_null_sd == pytest.approx(beta.std() / 40, rel=1e-12)
-    assert found.outside_z == pytest.approx((found.outside_share - beta.mean() / 40) / (beta.std() / 40))
+    assert found.outside_null_std == pytest.approx(beta.std() / 40, rel=1e-12)
+    assert found.outside_z == pytest.approx((found.outside_fraction - beta.mean() / 40) / (beta.std() / 40))
     assert found.skewness == pytest.approx(skewness(times), rel=1e-11)
     left = [skewness(np.bincount(np.delete(near.indices, at, axis=0).ravel(), minlength=150)) for at in range(40)]
     assert found.skewness_se == pytest.approx(math.sqrt(39) * np.std(left), rel=1e-9)
     assert found.skewness_null == pytest.approx(float(stats.binom(40, k / 150).stats("s")))
-    assert (found.never_share, found.largest_occurrence) == (times.count(0) / 150, max(times))
+    assert (found.never_fraction, found.largest_occurrence) == (times.count(0) / 150, max(times))
     assert (found.m, found.n, found.d, found.k, found.metric) == (40, 150, 6, k, metric)
     assert query_fit_of(near, neighbors(x, 3, metric=metric), 0.9).to_dict() == found.to_dict()
 
@@ -66,7 +68,7 @@ def test_the_null_of_rows_never_retrieved_counts_all_ways(n, m, k):
     shares = [1 - len(set(itertools.chain(*way))) / n for way in itertools.product(sets, repeat=m)]
     found = query_fit_of(*handmade([range(k)] * m, n))
     assert found.never_null_mean == pytest.approx(np.mean(shares), abs=1e-12)
-    assert found.never_null_sd == pytest.approx(np.std(shares), abs=1e-9)
+    assert found.never_null_std == pytest.approx(np.std(shares), abs=1e-9)
 
 
 def test_uniform_retrieval_is_as_its_nulls_say():
@@ -76,10 +78,10 @@ def test_uniform_retrieval_is_as_its_nulls_say():
     for _ in range(300):
         lists = np.array([rng.choice(n, k, replace=False) for _ in range(m)])
         draws.append(query_fit_of(replace(base[0], indices=lists), base[1]))
-    never = [each.never_share for each in draws]
+    never = [each.never_fraction for each in draws]
     # The mean of 300 lies within 4 of its standard errors, and their spread is known to 4 %.
-    assert abs(np.mean(never) - draws[0].never_null_mean) < 4 * draws[0].never_null_sd / math.sqrt(300)
-    assert np.std(never) == pytest.approx(draws[0].never_null_sd, rel=0.17)
+    assert abs(np.mean(never) - draws[0].never_null_mean) < 4 * draws[0].never_null_std / math.sqrt(300)
+    assert np.std(never) == pytest.approx(draws[0].never_null_std, rel=0.17)
     assert np.mean([each.skewness for each in draws]) == pytest.approx(draws[0].skewness_null, abs=0.1)
     assert np.mean([each.skewness_se for each in draws]) > 0.8 * np.std([each.skewness for each in draws])
 
@@ -102,27 +104,27 @@ def test_queries_elsewhere_are_outside():
     away = data("gaussian", 80, 16, seed=3) - 2
     for metric in ("cosine", "euclidean"):
         found = query_fit(away, x, metric=metric)
-        assert found.outside_share > 0.9
+        assert found.outside_fraction > 0.9
         assert found.outside_z > 20
-        assert query_fit(x[:50], x, metric=metric).outside_share == 0
+        assert query_fit(x[:50], x, metric=metric).outside_fraction == 0
 
 
 def test_the_threshold_is_a_rank():
     lists, own = [[0]] * 4, np.arange(1.0, 100.0)  # 99 rows: the 99th of 99 is the least that leaves 1 %.
     found = query_fit_of(*handmade(lists, 99, [[98.5], [99.0], [99.5], [100.0]], own))
-    assert (found.threshold, found.outside_share, found.outside_null_mean) == (99.0, 0.5, pytest.approx(0.01))
+    assert (found.threshold, found.outside_fraction, found.outside_null_mean) == (99.0, 0.5, pytest.approx(0.01))
     found = query_fit_of(*handmade(lists, 99, [[49.0], [50.0], [50.0], [51.0]], own), 0.5)
-    assert (found.threshold, found.outside_share, found.outside_null_mean) == (50.0, 0.25, 0.5)
+    assert (found.threshold, found.outside_fraction, found.outside_null_mean) == (50.0, 0.25, 0.5)
     # Too few rows for a rank: the largest, whose null is wider.
     few = query_fit_of(*handmade(lists, 9, [[1.0], [9.0], [9.5], [10.0]], np.arange(1.0, 10.0)))
-    assert (few.threshold, few.outside_share, few.outside_null_mean) == (9.0, 0.5, pytest.approx(0.1))
+    assert (few.threshold, few.outside_fraction, few.outside_null_mean) == (9.0, 0.5, pytest.approx(0.1))
 
 
 def test_distances_that_are_equal_but_for_rounding_are_not_outside():
     far = np.array([[1 + 2.0**-50], [1.0], [1 - 2.0**-50]])
     for scale in (1e-100, 1.0, 1e100):
-        assert query_fit_of(*handmade([[0]] * 3, 5, far * scale, np.full(5, scale))).outside_share == 0
-        assert query_fit_of(*handmade([[0]] * 3, 5, far * scale * 1.001, np.full(5, scale))).outside_share == 1
+        assert query_fit_of(*handmade([[0]] * 3, 5, far * scale, np.full(5, scale))).outside_fraction == 0
+        assert query_fit_of(*handmade([[0]] * 3, 5, far * scale * 1.001, np.full(5, scale))).outside_fraction == 1
 
 
 def test_edges():
@@ -130,13 +132,13 @@ def test_edges():
     assert math.isnan(even.skewness)
     assert math.isnan(even.skewness_se)
     assert math.isnan(even.skewness_null)
-    assert (even.never_share, even.never_null_mean, even.never_null_sd, even.largest_occurrence) == (0, 0, 0, 4)
+    assert (even.never_fraction, even.never_null_mean, even.never_null_std, even.largest_occurrence) == (0, 0, 0, 4)
     one = query_fit_of(*handmade([[0, 2]], 5))
     assert one.occurrence.tolist() == [1, 0, 1, 0, 0]
     assert one.skewness == pytest.approx(skewness([1, 0, 1, 0, 0]))
     assert math.isnan(one.skewness_se)
-    assert one.never_share == one.never_null_mean == pytest.approx(3 / 5)
-    assert one.never_null_sd == pytest.approx(0, abs=1e-8)
+    assert one.never_fraction == one.never_null_mean == pytest.approx(3 / 5)
+    assert one.never_null_std == pytest.approx(0, abs=1e-8)
     # Without the second query all occurrences are equal.
     spread = query_fit_of(*handmade([[0, 1], [0, 2], [2, 3]], 4))
     assert (spread.occurrence.tolist(), spread.skewness) == ([2, 1, 2, 1], 0)

@@ -31,10 +31,10 @@ def test_against_longdouble(shift, block, monkeypatch):
     monkeypatch.setattr(geomkit.core.blocks, "BLOCK_ENTRIES", block)
     x = dyadic() + shift
     mean, sd, (values, directions, rank, total, floor) = measured(x)
-    want_mean, want_sd, covariance = wide(x)
+    want_mean, want_std, covariance = wide(x)
     n, d = x.shape
     assert np.abs(mean - want_mean).max() <= U * (abs(shift) + 4) + n * U * 8
-    np.testing.assert_allclose(sd, want_sd.astype(float), rtol=4 * n * U)
+    np.testing.assert_allclose(sd, want_std.astype(float), rtol=4 * n * U)
     room = 8 * (n + d * d) * U * float(covariance.trace())
     np.testing.assert_allclose((directions.T * values) @ directions, covariance.astype(float), rtol=0, atol=room)
     assert rank == d

@@ -27,8 +27,8 @@ def neighbours(context: Context) -> Finding:
     rows = list(skewness.reindex([name for name in (*_RANDOM, *_REAL) if name in skewness.index]).itertuples())
     return Finding(
         figure=["skewness of the 10-occurrence", *(f"{row.Index} {row.value:.2f}" for row in rows)],
-        null=["Gaussian, same n and d", *(f"{row.null_mean:.2f} ± {row.null_sd:.2f}" for row in rows)],
-        interval=["95 % over rows", *(f"{row.low:.2f}–{row.high:.2f}" for row in rows)],
+        null=["Gaussian, same n and d", *(f"{row.null_mean:.2f} ± {row.null_std:.2f}" for row in rows)],
+        interval=["95 % over rows", *(f"{row.ci_low:.2f}–{row.ci_high:.2f}" for row in rows)],
         verdict=f"more hubs than random for {len(hubs)} of {len(real)} real spaces; not by dimension itself: random "
         f"directions have {least.value:.2f} in {least.d} dimensions and {most.value:.2f} in {most.d:,}, and over the "
         f"real spaces its rank correlation with the dimension is {by_dimension:.2f}",
@@ -57,7 +57,7 @@ def subset(context: Context) -> Finding:
         ],
         interval=[
             "95 % over rows",
-            *("; ".join(f"{each.low:.4g}–{each.high:.4g}" for each in row) for row in rows),
+            *("; ".join(f"{each.ci_low:.4g}–{each.ci_high:.4g}" for each in row) for row in rows),
         ],
         verdict=f"{'holds' if holds else 'fails'}: of {len(every)} real spaces {leaning} have a common direction that "
         "random vectors lack, "

@@ -24,8 +24,8 @@ def separable(context: Context) -> Finding:
     """C7: accuracy of linear probes on texts that they have not seen, and in how few directions."""
     table = pd.read_csv(context.out / SEPARABILITY)
     table = table[table.accuracy.notna()]
-    null = table[["majority", "shuffled_max", "random_high"]].max(axis=1)
-    above = table.low > null
+    null = table[["majority", "shuffled_max", "random_ci_high"]].max(axis=1)
+    above = table.ci_low > null
     few = table.fewest < table.fewest_random
     shown = table[table.source.isin(_FEATURED) | (table.corpus != "bbc")]
     rows = _rows(shown)
@@ -38,7 +38,7 @@ def separable(context: Context) -> Finding:
             "best of majority, shuffled labels, random vectors (random directions that keep as much)",
             *(f"{null[row.Index]:.3f} ({row.fewest_random:.0f})" for row in rows),
         ],
-        interval=["95 % over texts", *(f"{row.low:.3f}–{row.high:.3f}" for row in rows)],
+        interval=["95 % over texts", *(f"{row.ci_low:.3f}–{row.ci_high:.3f}" for row in rows)],
         verdict=f"{'holds' if above.all() else 'fails for some'}: above every null in {above.sum()} of {len(table)} "
         f"spaces; fewer principal directions than random ones suffice in {few.sum()}, in the median "
         f"{table.fewest.median():.0f}, where TwoNN says {table.twonn.median():.0f} dimensions",

@@ -54,7 +54,7 @@ def orthogonal(context: Context) -> Finding:
     # The table of studies imports the claims.
     from bench.studies.geometry import EPS
 
-    found = _measured(context, "cosine", "fraction_within", _WIDE)
+    found = _measured(context, "cosine", "within_fraction", _WIDE)
     most = [row.source for row in found if row.value > 0.5]
     few = [row.source for row in found if row.value <= 0.5]
     return Finding(

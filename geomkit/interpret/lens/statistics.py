@@ -231,7 +231,7 @@ def geometry(states: Activations, rows: NDArray[np.int64], layers: Sequence[int]
                 "d": x.shape[1],
                 "mean_cosine": cosine.mean,
                 "effective_rank": spectrum(x).effective_rank,
-                "intrinsic_dimension": dimension.dimension_,
+                "intrinsic_dimension": dimension.dimension,
                 "intrinsic_dimension_se": dimension.dimension_se,
                 "median_norm": float(np.median(np.linalg.norm(x, axis=1))),
             }

@@ -134,7 +134,7 @@ class Learner:
         loss: Tensor = left.square().sum() / residual.square().sum()
         return loss
 
-    def dead_share(self) -> float:
+    def dead_fraction(self) -> float:
         """Share of the features that did not fire for `Settings.dead_after` tokens."""
         return float((self.silent > self.settings.dead_after).double().mean())
 

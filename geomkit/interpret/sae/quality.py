@@ -48,9 +48,9 @@ class Quality(Explained):
     k: int
     l0: float
     """Features active at a token, on average; at most k."""
-    dead_share: float
+    dead_fraction: float
     """Share of the features that are active at none of these n tokens."""
-    dense_share: float
+    dense_fraction: float
     """Share of the features that are active at more than a tenth of them."""
     firing: NDArray[np.int64] = field(repr=False)
     """At how many of the tokens each feature is active, (n_features,)."""
@@ -139,8 +139,8 @@ def quality(
         n_features=autoencoder.n_features,
         k=coder.k,
         l0=float(firing.sum() / len(rows)),
-        dead_share=float((firing == 0).mean()),
-        dense_share=float((firing > DENSE * len(rows)).mean()),
+        dead_fraction=float((firing == 0).mean()),
+        dense_fraction=float((firing > DENSE * len(rows)).mean()),
         firing=firing,
     )
 

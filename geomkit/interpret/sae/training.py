@@ -152,7 +152,7 @@ def train_autoencoder(
         done += 1
         if done % every == 0 or done == steps:
             tokens = (done // per_epoch) * len(rows) + min((done % per_epoch) * settings.batch, len(rows))
-            curve.append(seen.point(done, tokens, learner.dead_share()))
+            curve.append(seen.point(done, tokens, learner.dead_fraction()))
             if say:
                 rate = (time.perf_counter() - start) / (done - first)
                 say(_progress(curve[-1], steps, rate))
@@ -240,9 +240,9 @@ class _Meter:
         self.sums += np.array(measured) * tokens
         self.tokens += tokens
 
-    def point(self, step: int, tokens: int, dead_share: float) -> dict[str, float]:
+    def point(self, step: int, tokens: int, dead_fraction: float) -> dict[str, float]:
         unexplained, l0 = (self.sums / self.tokens).tolist()
-        return {"step": step, "tokens": tokens, "unexplained": unexplained, "l0": l0, "dead_share": dead_share}
+        return {"step": step, "tokens": tokens, "unexplained": unexplained, "l0": l0, "dead_fraction": dead_fraction}
 
 
 def _hash(*arrays: NDArray[Any]) -> str:
@@ -276,5 +276,5 @@ def _progress(point: Mapping[str, float], steps: int, rate: float) -> str:
     left = rate * (steps - point["step"])
     return (
         f"step {point['step']:,} of {steps:,}: {1 - point['unexplained']:.1%} of variance explained, L0 "
-        f"{point['l0']:.1f}, {point['dead_share']:.1%} dead; {rate:.2f} s a step, {left:.0f} s left"
+        f"{point['l0']:.1f}, {point['dead_fraction']:.1%} dead; {rate:.2f} s a step, {left:.0f} s left"
     )
