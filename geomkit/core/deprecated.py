@@ -106,11 +106,11 @@ def withdrawn(name: str) -> Any:
 def field_today(name: str) -> str:
     """Return the name of a field or a statistic of today, and warn where it is another one."""
     today = FIELDS.get(name)
-    for old, new in _SAMPLED.items():
-        if name.startswith(old):
-            today = new + name.removeprefix(old)
     if today is None:
-        return name
+        starts = {new + name.removeprefix(old) for old, new in _SAMPLED.items() if name.startswith(old)}
+        if not starts:
+            return name
+        [today] = starts
     warn_renamed(name, today, stacklevel=4)
     return today
 
