@@ -100,7 +100,7 @@ def here(command, folder, monkeypatch, capsys):
 @pytest.mark.parametrize(("page", "line"), RUN, ids=[f"{page.stem}: {line}" for page, line in RUN])
 def test_a_command_runs(folder, page, line, monkeypatch, capsys):
     # Of 400 rows a sample has fewer than pages, which speak of millions, ask for; a verdict is no failure.
-    command = line.replace("--sample 20000", "--sample 50")
+    command = line.replace("--n-sample 20000", "--n-sample 50")
     before = {path.name for path in folder.iterdir()}
     if command.startswith(("geomkit ", "python ")) and ">" not in command:
         code, out, err = here(command, folder, monkeypatch, capsys)

@@ -14,7 +14,7 @@ from geomkit.auditing.readings import Value
 from geomkit.auditing.result import LEVELS, Audit, Finding, Thresholds, is_like_random
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.auditing.suggestions import suggest
-from geomkit.core.deprecated import field_today
+from geomkit.core.deprecated import field_today, renamed_keywords
 from geomkit.core.devices import Device
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.validation import check_choice, check_length, check_positive, check_whole, is_number
@@ -28,6 +28,7 @@ SHOWN = 100
 """Rows to look at, of each kind."""
 
 
+@renamed_keywords(say="progress", sample="n_sample")
 def audit(
     x: Any,
     *,
@@ -37,7 +38,7 @@ def audit(
     null_draws: int | None = None,
     queries: Any = None,
     labels: Any = None,
-    sample: int | None = None,
+    n_sample: int | None = None,
     thresholds: Mapping[str, tuple[float, float]] | None = None,
     z: float = 4.0,
     try_transforms: bool = True,
@@ -48,7 +49,7 @@ def audit(
     device: Device = None,
     on_invalid: str = "raise",
     threads: int | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Audit:
     """Say what a space is like, beside what random vectors would give.
 
@@ -69,7 +70,7 @@ def audit(
         Rows that will be searched for: how many lie outside the corpus, and how unevenly they find it.
     labels : sequence of n, optional
         A label of each row: whether neighbours share it, and whether a linear probe finds it.
-    sample : int, optional
+    n_sample : int, optional
         Measure so many rows, drawn with `seed`; all of them unless given. The result says so.
     thresholds : mapping, optional
         Effects that are warn and fail, by statistic: ``{"hubness_skewness": (2, 5)}``.
@@ -91,7 +92,7 @@ def audit(
         What to do with rows that are not finite or, under ``"cosine"``, zero.
     threads : int, optional
         Worker threads of the CPU backend; all processors of this process unless given.
-    say : callable, optional
+    progress : callable, optional
         Told about progress, a line at a time.
 
     Returns
@@ -123,16 +124,22 @@ def audit(
     check_whole(k, "k", 2, matrix.n - 1, high_is="n - 1")
     if labels is not None:
         check_length(labels, "labels", matrix.n)
-    drawn = _sample(matrix, sample, k, seed)
+    drawn = _sample(matrix, n_sample, k, seed)
     data = matrix.data if drawn is None else matrix.data[drawn]
     options = Options(
         k=int(k), metric=metric, precision=precision, backend=backend, device=device, threads=threads, seed=int(seed)
     )
-    tell = say or (lambda _: None)
+    tell = progress or (lambda _: None)
     tell(f"measuring {len(drawn) if drawn is not None else matrix.n:,} rows of {matrix.d:,}")
     found = measure(data, options, on_invalid)
     expected = null_of(
-        data, null, options, n_draws=null_draws, seed=int(seed), rows=found.rows if found.n_dropped else None, say=say
+        data,
+        null,
+        options,
+        n_draws=null_draws,
+        seed=int(seed),
+        rows=found.rows if found.n_dropped else None,
+        progress=progress,
     )
     findings = judged(found.values, expected, thresholds_)
     if queries is not None:
@@ -157,7 +164,7 @@ def audit(
         seed=int(seed),
         verdict=max((each.verdict or "ok" for each in findings), key=LEVELS.index),
         like_random=is_like_random(findings, z),
-        suggestions=suggest(data, found, flagged, options, say=say) if try_transforms else (),
+        suggestions=suggest(data, found, flagged, options, progress=progress) if try_transforms else (),
         sampled_from=None if drawn is None else matrix.n,
         n_dropped=found.n_dropped,
         backend=found.backend,
@@ -199,13 +206,13 @@ def _thresholds(given: Mapping[str, tuple[float, float]] | None, z: float) -> Th
     return Thresholds(float(z), effects)
 
 
-def _sample(matrix: Matrix, sample: int | None, k: int, seed: int) -> NDArray[np.int64] | None:
-    if sample is None:
+def _sample(matrix: Matrix, n_sample: int | None, k: int, seed: int) -> NDArray[np.int64] | None:
+    if n_sample is None:
         return None
-    check_whole(sample, "sample", k + 1, matrix.n, low_is="k + 1", high_is="n")
-    if sample == matrix.n:
+    check_whole(n_sample, "n_sample", k + 1, matrix.n, low_is="k + 1", high_is="n")
+    if n_sample == matrix.n:
         return None
-    return np.sort(np.random.default_rng([seed, 1]).choice(matrix.n, sample, replace=False))
+    return np.sort(np.random.default_rng([seed, 1]).choice(matrix.n, n_sample, replace=False))
 
 
 def _to_look_at(found: Measurements, drawn: NDArray[np.int64] | None) -> dict[str, NDArray[np.int64]]:

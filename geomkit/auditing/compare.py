@@ -16,6 +16,7 @@ from geomkit.auditing.measurements import Measurements
 from geomkit.auditing.readings import INTERVAL, Value
 from geomkit.auditing.result import Audit
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.deprecated import renamed_keywords
 from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result, format_number, json_safe
 from geomkit.errors import InvalidInputError
@@ -138,8 +139,9 @@ def conclusion(comparison: Comparison) -> list[str]:
     return lines + [f"  {note}" for note in comparison.notes]
 
 
+@renamed_keywords(say="progress", sample="n_sample")
 def compare(
-    spaces: Mapping[str, Any], *, paired: bool | None = None, say: Callable[[str], None] | None = None, **how: Any
+    spaces: Mapping[str, Any], *, paired: bool | None = None, progress: Callable[[str], None] | None = None, **how: Any
 ) -> Comparison:
     """Audit several spaces, and say which differences are real.
 
@@ -149,7 +151,7 @@ def compare(
         At least two. Widths may differ.
     paired : bool, optional
         Whether row i is the same item in every space. Unless given: where all have the same number of rows.
-    say : callable, optional
+    progress : callable, optional
         Told about progress, a line at a time.
     **how
         As for `audit`, but `source`. `labels` are of the rows of every space; `queries` are not taken, since each space
@@ -184,7 +186,7 @@ def compare(
         msg = f"spaces must have the same number of rows to be paired; got {heights}"
         raise InvalidInputError(msg)
     audits = {
-        name: audit(x, source=name, say=None if say is None else _named(name, say), **how) for name, x in spaces.items()
+        name: audit(x, source=name, progress=progress and _named(name, progress), **how) for name, x in spaces.items()
     }
     found = {name: each.measurements for name, each in audits.items()}
     rows = [each.rows for each in found.values()]
@@ -206,8 +208,8 @@ def compare(
     return Comparison(audits, tuple(_holm(differences)), tuple(alignments), joined, tuple(notes))
 
 
-def _named(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda line: say(f"{name}: {line}")
+def _named(name: str, progress: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: progress(f"{name}: {line}")
 
 
 def _differences(a: str, b: str, found: Mapping[str, Measurements], *, paired: bool) -> list[Difference]:

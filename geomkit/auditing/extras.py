@@ -70,7 +70,7 @@ def _spread_of_skewness(m: int, p: float) -> float:
 
 
 def of_labels(
-    x: Any, labels: Any, found: Measurements, seed: int, on_invalid: str, say: Callable[[str], None]
+    x: Any, labels: Any, found: Measurements, seed: int, on_invalid: str, progress: Callable[[str], None]
 ) -> Iterator[Extra]:
     """Whether labels can be seen in the space, beside the same labels shuffled.
 
@@ -85,7 +85,7 @@ def of_labels(
         Value(rate.rate, rate.rate_se, f"{rate.n_classes} labels"),
         Expected(rate.null_mean, rate.null_std, rate.z),
     )
-    say("probing for labels")
+    progress("probing for labels")
     try:
         seen = probe(x, labels, seed=seed, on_invalid=on_invalid)
     except InvalidInputError as why:

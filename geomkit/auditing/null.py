@@ -128,7 +128,7 @@ def null_of(
     n_draws: int | None = None,
     seed: int = 0,
     rows: NDArray[np.int64] | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Null:
     """Measure random sets, or read what was measured of them before.
 
@@ -174,8 +174,8 @@ def null_of(
     drawn = _read(file, parts)
     make = _maker(matrix.data, kind, n, d, rows)
     for number in range(len(drawn), n_draws):
-        if say is not None:
-            say(f"null {kind}: {number + 1} of {n_draws} random sets of {n} x {d}")
+        if progress is not None:
+            progress(f"null {kind}: {number + 1} of {n_draws} random sets of {n} x {d}")
         found = measure(make(np.random.default_rng([seed, number])), plain)
         drawn.append({name: value.value for name, value in found.values.items()})
         _write(file, parts, drawn)

@@ -24,7 +24,7 @@ _BY_FINDING = {
 
 
 def suggest(
-    x: Any, found: Measurements, flagged: Sequence[Finding], options: Options, *, say: Callable[[str], None] | None
+    x: Any, found: Measurements, flagged: Sequence[Finding], options: Options, *, progress: Callable[[str], None] | None
 ) -> tuple[Suggestion, ...]:
     """Suggest something for every finding, and try the transform that is named first."""
     names = [each.statistic for each in flagged]
@@ -32,7 +32,7 @@ def suggest(
     suggested = []
     if curable:
         transform = _BY_FINDING[curable[0]]
-        suggested.append(_tried(x, found, transform, tuple(curable), options, say))
+        suggested.append(_tried(x, found, transform, tuple(curable), options, progress))
     by_action: dict[str, list[str]] = {}
     for name in names:
         if name not in curable:
@@ -47,14 +47,14 @@ def _tried(
     name: str,
     findings: tuple[str, ...],
     options: Options,
-    say: Callable[[str], None] | None,
+    progress: Callable[[str], None] | None,
 ) -> Suggestion:
     action = STATISTICS[findings[0]].remedy
     try:
         from geomkit.transforms import TRANSFORMS
 
-        if say is not None:
-            say(f"trying {name}")
+        if progress is not None:
+            progress(f"trying {name}")
         matrix = as_matrix(x)
         if matrix.kind == "stored":
             msg = "transforms are tried on rows in memory; audit a sample of these"

@@ -40,7 +40,9 @@ NullDraws = Annotated[int | None, typer.Option(help="Random sets to compare with
 Labels = Annotated[
     str | None, typer.Option(help="Column of FILE with a label for each row, or a text file with one a line.")
 ]
-Sample = Annotated[int | None, typer.Option(help="Measure so many rows, drawn with --seed.", metavar="N")]
+Sample = Annotated[
+    int | None, typer.Option("--n-sample", "--sample", help="Measure so many rows, drawn with --seed.", metavar="N")
+]
 Out = Annotated[Path | None, typer.Option("--csv", help="Write tidy rows there.", metavar="OUT.csv")]
 Html = Annotated[
     Path | None, typer.Option("--html", help="Write a page that opens from disk there.", metavar="OUT.html")
@@ -110,9 +112,9 @@ def audit(
         read = read_of(found)
         result = measure(
             found.vectors, k=k, metric=metric, null=null, null_draws=null_draws, queries=asked,
-            labels=named, sample=sample, thresholds=_thresholds(thresholds), z=z,
+            labels=named, n_sample=sample, thresholds=_thresholds(thresholds), z=z,
             try_transforms=try_transforms, source=Path(file).name, seed=seed, precision=precision, backend=backend,
-            device=devices(device), on_invalid=on_invalid, threads=threads, say=_say,
+            device=devices(device), on_invalid=on_invalid, threads=threads, progress=_say,
         )  # fmt: skip
     if csv is not None:
         _write(csv, result.to_rows())
@@ -167,9 +169,10 @@ def compare(
     if matched.note:
         _say(matched.note)
     result = measure(
-        matched.vectors, paired=paired or matched.is_paired, say=_say, k=k, metric=metric, null=null,
-        null_draws=null_draws, labels=labels_of(labels, matched.labels), sample=sample, seed=seed, precision=precision,
-        backend=backend, device=devices(device), on_invalid=on_invalid, threads=threads, try_transforms=False,
+        matched.vectors, paired=paired or matched.is_paired, progress=_say, k=k, metric=metric, null=null,
+        null_draws=null_draws, labels=labels_of(labels, matched.labels), n_sample=sample, seed=seed,
+        precision=precision, backend=backend, device=devices(device), on_invalid=on_invalid, threads=threads,
+        try_transforms=False,
     )  # fmt: skip
     if matched.note:
         result = replace(result, notes=(*result.notes, matched.note))

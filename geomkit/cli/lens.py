@@ -103,7 +103,7 @@ def tune_lens(
     state_file = out.with_name(f"{out.stem}.training.safetensors")
     trained = train_tuned_lens(
         opened, states, chosen, rows[~held], steps=steps, batch=batch, learning_rate=learning_rate, start=start,
-        seed=seed, state_file=state_file, device=device, say=_say,
+        seed=seed, state_file=state_file, device=device, progress=_say,
     )  # fmt: skip
     trained.tuned.save(out)
     state_file.unlink(missing_ok=True)

@@ -157,7 +157,7 @@ def concentration(
 
     check(sample, blocks=blocks, confidence=confidence, no_moments=no_moments, backend=backend, device=device)
     if sample is not None and p != 2:
-        msg = f"--p must be 2 with --sample, which measures squared Euclidean distance; got {p:g}"
+        msg = f"--p must be 2 with --n-sample, which measures squared Euclidean distance; got {p:g}"
         raise InvalidInputError(msg)
     with at_hand(
         source, n, seed, workers=workers, scheduler=scheduler, run=run, max_memory=max_memory, parts=parts
@@ -166,7 +166,7 @@ def concentration(
             show_sampled(
                 given.vectors,
                 sample,
-                metric="squared_distance",
+                metric="sqeuclidean",
                 source=source,
                 seed=seed,
                 blocks=blocks,
@@ -219,7 +219,7 @@ def moments(
             backend=backend,
             device=devices(device),
             on_invalid=on_invalid,
-            variance_se=variance_se,
+            standard_errors=variance_se,
             threads=threads,
         )
     show(found.to_dict(), as_json, read_of(given))
@@ -263,7 +263,7 @@ def survey(
         found = measure(
             given.vectors,
             k=k,
-            duplicates=duplicates,
+            duplicate_tolerance=duplicates,
             backend=backend,
             device=devices(device),
             precision=precision,
@@ -283,7 +283,7 @@ def warm(
     """Compile the CPU kernels for this processor ahead of time; later runs find them."""
     from geomkit.stats.warmup import warm as compile_ahead
 
-    found = compile_ahead(precision, say=lambda line: typer.echo(line, err=True))
+    found = compile_ahead(precision, progress=lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
 
 

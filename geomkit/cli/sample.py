@@ -11,14 +11,19 @@ from geomkit.errors import InvalidInputError
 
 Sample = Annotated[
     int | None,
-    typer.Option(help="Draw so many rows with --seed, and say how sure what their pairs tell is.", metavar="POINTS"),
+    typer.Option(
+        "--n-sample",
+        "--sample",
+        help="Draw so many rows with --seed, and say how sure what their pairs tell is.",
+        metavar="POINTS",
+    ),
 ]
-Blocks = Annotated[int | None, typer.Option(help="With --sample: draw blocks of so many rows.", metavar="ROWS")]
+Blocks = Annotated[int | None, typer.Option(help="With --n-sample: draw blocks of so many rows.", metavar="ROWS")]
 Confidence = Annotated[
-    float | None, typer.Option(help="With --sample: of the intervals; 0.95 unless given.", metavar="SHARE")
+    float | None, typer.Option(help="With --n-sample: of the intervals; 0.95 unless given.", metavar="SHARE")
 ]
 NoMoments = Annotated[
-    bool, typer.Option("--no-moments", help="With --sample: read the drawn rows alone; wider intervals.")
+    bool, typer.Option("--no-moments", help="With --n-sample: read the drawn rows alone; wider intervals.")
 ]
 
 
@@ -31,7 +36,7 @@ def check(
     backend: str,
     device: str | None,
 ) -> None:
-    """Refuse options that do not go with `--sample`, or without it.
+    """Refuse options that do not go with `--n-sample`, or without it.
 
     Raises
     ------
@@ -45,12 +50,12 @@ def check(
             ("--no-moments", no_moments),
         ):
             if given:
-                msg = f"{name} is for a sample of points; give --sample POINTS, too"
+                msg = f"{name} is for a sample of points; give --n-sample POINTS, too"
                 raise InvalidInputError(msg)
         return
     for name, value, fit in (("--backend", backend, {"auto", "cpu"}), ("--device", device, {None, "cpu"})):
         if value not in fit:
-            msg = f"{name} must be left out, or be cpu, with --sample: points are measured on the CPU; got {value}"
+            msg = f"{name} must be left out, or be cpu, with --n-sample: points are measured on the CPU; got {value}"
             raise InvalidInputError(msg)
 
 

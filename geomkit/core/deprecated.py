@@ -1,11 +1,16 @@
 """Names of up to 0.9: importing a module by its old name, or using a public name that is going, warns and works."""
 
+import functools
 import importlib
 import sys
 import warnings
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 
 __all__ = [
     "FIELDS",
@@ -15,6 +20,7 @@ __all__ = [
     "field_today",
     "install",
     "name_today",
+    "renamed_keywords",
     "warn_renamed",
     "withdrawn",
 ]
@@ -82,12 +88,14 @@ FIELDS = {
     "outside_null_sd": "outside_null_std",
     "outside_share": "outside_fraction",
     "outside_share_se": "outside_fraction_se",
+    "points": "n_sample",
     "product": "matmul",
     "random_high": "random_ci_high",
     "random_low": "random_ci_low",
     "residual_share": "residual_fraction",
     "sd": "std",
     "shuffled_sd": "shuffled_std",
+    "tolerance": "duplicate_tolerance",
     "unreached_share": "unreached_fraction",
 }
 """Fields of results, and statistics by name: the old name, and the one of today."""
@@ -113,6 +121,32 @@ def field_today(name: str) -> str:
         [today] = starts
     warn_renamed(name, today, stacklevel=4)
     return today
+
+
+def renamed_keywords(**today: str) -> Callable[[Callable[_Given, _Answer]], Callable[_Given, _Answer]]:
+    """Let a function take keywords by the names that they had up to 0.9, and warn.
+
+    Parameters
+    ----------
+    **today
+        Each old name, and the one of today.
+    """
+
+    def decorate(function: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
+        @functools.wraps(function)
+        def call(*given: _Given.args, **keywords: _Given.kwargs) -> _Answer:
+            for old in today.keys() & keywords.keys():
+                name = function.__name__
+                if today[old] in keywords:
+                    msg = f"{name}() got both {old} and {today[old]}, its name of today"
+                    raise TypeError(msg)
+                warn_renamed(f"the keyword {old} of {name}", today[old])
+                keywords[today[old]] = keywords.pop(old)
+            return function(*given, **keywords)
+
+        return call
+
+    return decorate
 
 
 class OldFields:

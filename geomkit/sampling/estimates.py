@@ -20,7 +20,7 @@ __all__ = ["FIGURES", "METRICS", "Estimate", "Question", "estimates"]
 
 Vector = NDArray[np.float64]
 
-METRICS = ("cosine", "squared_distance")
+METRICS = ("cosine", "sqeuclidean")
 
 FIGURES = ("value", "se", "ci_low", "ci_high", "null_mean", "null_std", "z")
 """Columns of a tidy row that an estimate fills with numbers."""

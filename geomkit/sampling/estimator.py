@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.core.deprecated import field_today
+from geomkit.core.deprecated import field_today, renamed_keywords, warn_renamed
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
 from geomkit.core.validation import OnInvalid, Precision, check_choice, check_on_invalid, check_threads, check_whole
@@ -38,7 +38,7 @@ class Sampled(Result):
     n: int
     """Rows that were drawn from, and that the statistics are of."""
     d: int
-    points: int
+    n_sample: int
     """Rows drawn and measured."""
     n_blocks: int | None
     """Blocks of consecutive rows that were drawn; None where rows were drawn one by one."""
@@ -80,7 +80,7 @@ class Sampled(Result):
             {
                 "source": self.source, "family": self.family, "n": self.n, "d": self.d, "metric": self.metric,
                 "statistic": each.statistic, **{name: getattr(each, name) for name in FIGURES},
-                "confidence": self.confidence, "sampled": self.points, "sampled_from": self.n,
+                "confidence": self.confidence, "sampled": self.n_sample, "sampled_from": self.n,
                 "blocks": self.n_blocks, "control": each.control, "note": each.note, "backend": self.backend,
                 "precision": self.precision, "seed": self.seed,
             }
@@ -99,7 +99,7 @@ class Sampled(Result):
         return scalars | {estimate.statistic: estimate.to_dict() for estimate in scalars.pop("estimates")}
 
     def __str__(self) -> str:
-        drawn = f"{self.points:,}" if self.n_blocks is None else f"{self.points:,} in {self.n_blocks:,} blocks"
+        drawn = f"{self.n_sample:,}" if self.n_blocks is None else f"{self.n_sample:,} in {self.n_blocks:,} blocks"
         lines = [f"sampled {drawn} of {self.n:,} rows x {self.d}, {self.metric}; control: {self.control}"]
         share = f"{self.confidence:.4g}"
         lines.append(f"{'statistic':<26}{'value':>12}{'se':>11}{f'low ({share})':>14}{'high':>14}  note")
@@ -111,11 +111,12 @@ class Sampled(Result):
         return "\n".join(line.rstrip() for line in lines)
 
 
+@renamed_keywords(points="n_sample")
 def sampled(
     x: Any,
-    points: int,
+    n_sample: int,
     *,
-    seed: int,
+    seed: int = 0,
     metric: str = "cosine",
     blocks: int | None = None,
     within: Sequence[float] | None = None,
@@ -135,15 +136,15 @@ def sampled(
     ----------
     x : array_like (n, d)
         As for `cosine_stats`, `geomkit.Shards` included. Points are measured in the host's memory.
-    points : int
+    n_sample : int
         Rows to draw, without replacement and each as likely as any other; at least 20, and fewer than n.
-    seed : int
+    seed : int, default 0
         At least 0; the same one draws the same rows.
-    metric : {"cosine", "squared_distance"}
+    metric : {"cosine", "sqeuclidean"}
     blocks : int, optional
         Draw blocks of at most so many consecutive rows, as long as one another but for one row: for rows of which a
-        single one costs the reading of a whole block. ``points // blocks`` of them are drawn, at least 20, which may
-        be somewhat fewer rows than `points`. Intervals are then over blocks, for rows of a block may be alike, and
+        single one costs the reading of a whole block. ``n_sample // blocks`` of them are drawn, at least 20, which may
+        be somewhat fewer rows than `n_sample`. Intervals are then over blocks, for rows of a block may be alike, and
         mostly wider than of as many single rows.
     within : sequence of float, optional
         Shares of pairs with ``|value| <= eps``; (0.1,) for cosines, and none for distances, unless given.
@@ -206,18 +207,23 @@ def sampled(
     L. Zhao, X. Chen: Normal approximation for finite-population U-statistics. Acta Math. Appl. Sin. 6, 1990, 263-272.
     """
     matrix = as_matrix(x)
+    if metric == "squared_distance":
+        warn_renamed('metric="squared_distance"', '"sqeuclidean"', stacklevel=4)
+        metric = "sqeuclidean"
     question = Question.of(metric, within, above, quantiles, confidence)
-    _check(matrix, points, seed, blocks, moments, precision, on_invalid, threads)
+    _check(matrix, n_sample, seed, blocks, moments, precision, on_invalid, threads)
     facts = _facts(matrix, metric, moments, on_invalid, threads)
     n = facts.n if facts else matrix.n
-    if points >= n:
+    if n_sample >= n:
         whole = "cosine_stats" if metric == "cosine" else "squared_distance_stats"
-        msg = f"points must be fewer than the {n} rows there are; got {points}: measure all of them with {whole}"
+        msg = f"n_sample must be fewer than the {n} rows there are; got {n_sample}: measure all of them with {whole}"
         raise InvalidInputError(msg)
     rng = np.random.default_rng(seed)
-    drawn = Drawn.of(matrix, n, points, blocks, rng, metric, precision, on_invalid, threads)
+    drawn = Drawn.of(matrix, n, n_sample, blocks, rng, metric, precision, on_invalid, threads)
     if len(drawn.rows) < FEWEST_POINTS:
-        msg = f"points: {len(drawn.rows)} of the {points} rows drawn are left after dropping; it must be at least 20"
+        msg = (
+            f"n_sample: {len(drawn.rows)} of the {n_sample} rows drawn are left after dropping; it must be at least 20"
+        )
         raise InvalidInputError(msg)
     found, control, far = estimates(drawn, question, facts, rng, threads)
     m = len(drawn.rows)
@@ -225,7 +231,7 @@ def sampled(
         estimates=found,
         n=n,
         d=matrix.d,
-        points=m,
+        n_sample=m,
         n_blocks=None if drawn.cuts is None else len(drawn.cuts) - 1,
         block_rows=blocks,
         n_pairs=m * (m - 1) // 2,
@@ -247,7 +253,7 @@ def sampled(
 
 def _check(
     matrix: Matrix,
-    points: int,
+    n_sample: int,
     seed: int,
     blocks: int | None,
     moments: Any,
@@ -258,10 +264,10 @@ def _check(
     check_threads(threads)
     check_choice(precision, "precision", ("float32", "float64"))
     check_on_invalid(on_invalid)
-    check_whole(points, "points", FEWEST_POINTS)
+    check_whole(n_sample, "n_sample", FEWEST_POINTS)
     check_whole(seed, "seed", 0)
     if blocks is not None:
-        check_whole(blocks, "blocks", 2, points // FEWEST_POINTS, high_is=f"points // {FEWEST_POINTS}")
+        check_whole(blocks, "blocks", 2, n_sample // FEWEST_POINTS, high_is=f"n_sample // {FEWEST_POINTS}")
     if not (moments is None or moments is False or isinstance(moments, Moments)):
         msg = f"moments must be the Moments of x, False for none, or None to compute them; got {moments!r}"
         raise InvalidInputError(msg)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from geomkit.core.deprecated import renamed_keywords
 from geomkit.core.devices import Device
 from geomkit.core.result import Result
 from geomkit.core.validation import BackendName, Metric, OnInvalid, Precision, check_number
@@ -74,12 +75,13 @@ class Hubness(Result):
     n_dropped: int
 
 
+@renamed_keywords(duplicates="duplicate_tolerance")
 def hubness(
     x: Any,
     k: int = 10,
     *,
     metric: Metric = "cosine",
-    duplicates: float = 1e-6,
+    duplicate_tolerance: float = 1e-6,
     precision: Precision = "float32",
     backend: BackendName = "auto",
     device: Device = None,
@@ -92,7 +94,7 @@ def hubness(
     ----------
     x, k, metric, precision, backend, device, on_invalid, threads
         As for `neighbors`.
-    duplicates : float
+    duplicate_tolerance : float
         In [0, 1]. By cosine, a row is a duplicate where its nearest is within a distance 1 - cosine of so much, as for
         `survey`; by Euclidean distance, within so much of the median distance to the k-th nearest, over rows where
         that is not 0. It is the k-th, since it stays a typical distance where most rows have fewer than k duplicates.
@@ -104,7 +106,7 @@ def hubness(
     Raises
     ------
     InvalidInputError
-        As for `neighbors`, or `duplicates` is not in [0, 1].
+        As for `neighbors`, or `duplicate_tolerance` is not in [0, 1].
     BackendUnavailableError, DeviceMemoryError
         As for `cosine_stats`.
 
@@ -133,7 +135,7 @@ def hubness(
     R. Feldbauer, M. Leodolter, C. Plant, A. Flexer: Fast approximate hubness reduction for large high-dimensional data.
     ICBK 2018.
     """
-    check_number(duplicates, "duplicates", 0, 1)
+    check_number(duplicate_tolerance, "duplicate_tolerance", 0, 1)
     found = neighbors(
         x,
         k,
@@ -144,18 +146,18 @@ def hubness(
         on_invalid=on_invalid,
         threads=threads,
     )
-    return hubness_of(found, duplicates)
+    return hubness_of(found, duplicate_tolerance)
 
 
-def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
-    """Read hubness from nearest neighbours that are there already; `duplicates` as for `hubness`.
+def hubness_of(found: Neighbors, duplicate_tolerance: float = 1e-6) -> Hubness:
+    """Read hubness from nearest neighbours that are there already; `duplicate_tolerance` as for `hubness`.
 
     Raises
     ------
     InvalidInputError
-        `duplicates` is not in [0, 1], or `found` is of queries.
+        `duplicate_tolerance` is not in [0, 1], or `found` is of queries.
     """
-    check_number(duplicates, "duplicates", 0, 1)
+    check_number(duplicate_tolerance, "duplicate_tolerance", 0, 1)
     check_among_rows(found)
     n, k = found.n, found.k
     occurrence = np.bincount(found.positions.ravel(), minlength=n).astype(np.int64)
@@ -185,8 +187,10 @@ def hubness_of(found: Neighbors, duplicates: float = 1e-6) -> Hubness:
         mutual_fraction=int(mutual.sum()) / (n * k),
         mutual_fraction_se=float(mutual.std()) / (k * math.sqrt(n)),
         outlier_fraction=float(np.mean(outliers_of(found))),
-        duplicate_fraction=math.nan if found.metric == "dot" else float(np.mean(duplicates_of(found, duplicates))),
-        duplicate_tolerance=float(duplicates),
+        duplicate_fraction=math.nan
+        if found.metric == "dot"
+        else float(np.mean(duplicates_of(found, duplicate_tolerance))),
+        duplicate_tolerance=float(duplicate_tolerance),
         backend=found.backend,
         precision=found.precision,
         matmul=found.matmul,

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.deprecated import renamed_keywords
 from geomkit.core.devices import Device, named, place
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.result import Result
@@ -45,7 +46,7 @@ class Moments(Result):
     cosine_variance: float
     """In [0, 1]."""
     cosine_variance_se: float
-    """At least 0; NaN unless asked for with ``variance_se=True``."""
+    """At least 0; NaN unless asked for with ``standard_errors=True``."""
     squared_distance_mean: float
     """At least 0, in squared units of the data; infinite where float64 cannot say it."""
     squared_distance_mean_se: float
@@ -53,7 +54,7 @@ class Moments(Result):
     squared_distance_variance: float
     """At least 0, in the fourth power of units of the data; infinite where float64 cannot say it."""
     squared_distance_variance_se: float
-    """At least 0, in the fourth power of units of the data; NaN unless asked for with ``variance_se=True``."""
+    """At least 0, in the fourth power of units of the data; NaN unless asked for with ``standard_errors=True``."""
     squared_distance_relative_variance: float
     """Var(D²)/E(D²)², at least 0: how far from concentrated the distances are. NaN where all rows are equal."""
     backend: str
@@ -227,13 +228,14 @@ class MomentsAccumulator:
         return moments_of_pair(self._pair, self.n_dropped)
 
 
+@renamed_keywords(variance_se="standard_errors")
 def moments(
     x: Any,
     *,
     backend: BackendName = "auto",
     device: Device = None,
     on_invalid: OnInvalid = "raise",
-    variance_se: bool = False,
+    standard_errors: bool = False,
     threads: int | None = None,
 ) -> Moments:
     """Mean and variance of cosine and of squared Euclidean distance over all distinct pairs, exactly, without pairs.
@@ -250,7 +252,7 @@ def moments(
         for several fill a `MomentsAccumulator` on each and merge them.
     on_invalid : {"raise", "drop"}
         What to do with rows that are not finite or zero.
-    variance_se : bool
+    standard_errors : bool
         Whether to give the standard errors of the two variances, too: by columns, another pass over `x`, about
         three times the time in all.
     threads : int, optional
@@ -303,10 +305,10 @@ def moments(
     matrix, which = place(matrix, backend, device, several=False)
     if not by_columns(matrix):
         matrix, norms = valid_rows(matrix, which, on_invalid)
-        wide = gram_pair_sums(matrix, which, threads or processors(), norms, by_row=variance_se)
+        wide = gram_pair_sums(matrix, which, threads or processors(), norms, by_row=standard_errors)
         return moments_of_wide(wide, which)
     pair, matrix, _ = accumulate(matrix, which, threads, on_invalid)
-    influence = influences(matrix, which, threads or processors(), pair) if variance_se else None
+    influence = influences(matrix, which, threads or processors(), pair) if standard_errors else None
     return moments_of_pair(pair, matrix.n_dropped, influence)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.deprecated import renamed_keywords
 from geomkit.core.matrix import Matrix, as_matrix, reject_rows
 from geomkit.core.result import Result
 from geomkit.core.validation import check_positive, check_whole
@@ -53,7 +54,7 @@ class Probe(Result):
     n: int
     """Rows used."""
     n_given: int
-    """Rows that could be used: n, or more where `sample` says how many."""
+    """Rows that could be used: n, or more where `n_sample` says how many."""
     d: int
     folds: int
     shuffles: int
@@ -62,15 +63,16 @@ class Probe(Result):
     n_dropped: int
 
 
+@renamed_keywords(sample="n_sample")
 def probe(
     x: Any,
     labels: Any,
     *,
-    seed: int,
+    seed: int = 0,
     folds: int = 5,
     shuffles: int = 20,
     ridge: float = 0.1,
-    sample: int | None = None,
+    n_sample: int | None = None,
     on_invalid: str = "raise",
 ) -> Probe:
     """Cross-validated accuracy of a linear probe for labels, beside that for shuffled labels.
@@ -81,7 +83,7 @@ def probe(
         As for `cosine_stats`; at most 4096 columns. Rows of zeros are welcome.
     labels : array_like (n,)
         As for `as_labels`; each class must have at least `folds` rows.
-    seed : int
+    seed : int, default 0
         Of the folds, the shuffles, and the sample where there is one.
     folds : int
         Parts of the rows, each left out once, with classes shared out evenly; at least 2.
@@ -89,7 +91,7 @@ def probe(
         How often labels are shuffled; at least 2.
     ridge : float
         Penalty on squared weights as a share of the rows fitted to; above 0.
-    sample : int, optional
+    n_sample : int, optional
         Use so many rows, drawn at random without replacement, instead of all.
     on_invalid : {"raise", "drop"}
         What to do with rows that are not finite.
@@ -117,7 +119,7 @@ def probe(
     O(n d² + folds d³ + shuffles n d c) time in float64, c being the number of classes; memory beyond the input: at most
     ``16 folds d²`` bytes, and some 256 MiB.
     """
-    _check(seed, folds, shuffles, sample)
+    _check(seed, folds, shuffles, n_sample)
     check_positive(ridge, "ridge")
     matrix = as_matrix(x)
     if matrix.d > WIDEST:
@@ -129,11 +131,11 @@ def probe(
     draw, share_out, shuffle = (np.random.default_rng(each) for each in np.random.SeedSequence(seed).spawn(3))
     known = as_labels(labels, given, matrix.keep)
     numbers = np.arange(matrix.n)
-    if sample is not None:
-        if sample > matrix.n:
-            msg = f"sample must be at most the {matrix.n} rows that x has; got {sample!r}"
+    if n_sample is not None:
+        if n_sample > matrix.n:
+            msg = f"n_sample must be at most the {matrix.n} rows that x has; got {n_sample!r}"
             raise InvalidInputError(msg)
-        numbers = np.sort(draw.choice(matrix.n, sample, replace=False))
+        numbers = np.sort(draw.choice(matrix.n, n_sample, replace=False))
         known = as_labels(labels, given, numbers if matrix.keep is None else matrix.keep[numbers])
     fold = _folds(known, folds, share_out)
     # Column 0 holds the labels, the others their shuffles.
@@ -167,12 +169,12 @@ def probe(
     )
 
 
-def _check(seed: int, folds: int, shuffles: int, sample: int | None) -> None:
+def _check(seed: int, folds: int, shuffles: int, n_sample: int | None) -> None:
     check_whole(seed, "seed", 0)
     check_whole(folds, "folds", 2)
     check_whole(shuffles, "shuffles", 2)
-    if sample is not None:
-        check_whole(sample, "sample", 2)
+    if n_sample is not None:
+        check_whole(n_sample, "n_sample", 2)
 
 
 def _folds(known: Labels, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:

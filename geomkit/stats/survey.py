@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.deprecated import renamed_keywords
 from geomkit.core.devices import Device
 from geomkit.core.matrix import as_matrix
 from geomkit.core.result import Result
@@ -38,8 +39,9 @@ class Survey(Result):
     neighbors: Neighbors
     """The k nearest of each row by cosine."""
     duplicates: NDArray[np.int64] = field(repr=False)
-    """Pairs of rows of the input whose cosine in float64 is at least 1 - `tolerance`, the smaller first, (m, 2)."""
-    tolerance: float
+    """Pairs of rows of the input whose cosine in float64 is at least 1 - `duplicate_tolerance`, (m, 2), the
+    smaller first."""
+    duplicate_tolerance: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scalars of the cosine, how many rows were redone for neighbours, and the number of duplicates."""
@@ -47,15 +49,16 @@ class Survey(Result):
             "k": self.neighbors.k,
             "n_recomputed": self.neighbors.n_recomputed,
             "n_duplicate_pairs": len(self.duplicates),
-            "duplicate_tolerance": self.tolerance,
+            "duplicate_tolerance": self.duplicate_tolerance,
         }
 
 
+@renamed_keywords(duplicates="duplicate_tolerance")
 def survey(
     x: Any,
     *,
     k: int = 10,
-    duplicates: float = 1e-6,
+    duplicate_tolerance: float = 1e-6,
     precision: Precision = "float32",
     backend: BackendName = "auto",
     device: Device = None,
@@ -70,7 +73,7 @@ def survey(
         As for `cosine_stats`.
     k : int
         Neighbours of each row; 1 <= k <= n - 1.
-    duplicates : float
+    duplicate_tolerance : float
         Pairs whose cosine is at least 1 less this are duplicates; in [0, 1].
     precision, backend, device, on_invalid, threads
         As for `cosine_stats`.
@@ -91,10 +94,10 @@ def survey(
     O(n² d) time: the product of each tile is made once for all four answers. Duplicates are settled in float64, whose
     rounding they are allowed: ``4 (d + 16) 2⁻⁵³``.
     """
-    check_number(duplicates, "duplicates", 0, 1)
+    check_number(duplicate_tolerance, "duplicate_tolerance", 0, 1)
     scores = scores_among(as_matrix(x), k, "cosine", precision, backend, device, on_invalid, threads)
     tally, extremes = cosine_tally(scores), RowExtremes(scores.backend, scores.n, scores.device)
-    alike = Above(scores.backend, _threshold(scores, duplicates), MOST_DUPLICATES)
+    alike = Above(scores.backend, _threshold(scores, duplicate_tolerance), MOST_DUPLICATES)
     nearest = neighbors_among(scores, k, "cosine", tally, extremes, alike, threads=threads)
     found = read(scores, tally)
     least, largest = np.clip(extremes.extremes + scores.origin, -1.0, 1.0)
@@ -103,8 +106,8 @@ def survey(
         least=least,
         largest=largest,
         neighbors=nearest,
-        duplicates=_settled(scores, alike.pairs, duplicates, threads or processors()),
-        tolerance=float(duplicates),
+        duplicates=_settled(scores, alike.pairs, duplicate_tolerance, threads or processors()),
+        duplicate_tolerance=float(duplicate_tolerance),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from geomkit.core.deprecated import renamed_keywords
 from geomkit.core.validation import Precision, check_choice
 from geomkit.kernels import Backend, module
 
@@ -40,14 +41,15 @@ class Warmed:
         return f"{self.n_compiled} kernels compiled in {seconds}, {self.n_found} were there; cached in {where}"
 
 
-def warm(precision: str = "all", *, say: Callable[[str], None] | None = None) -> Warmed:
+@renamed_keywords(say="progress")
+def warm(precision: str = "all", *, progress: Callable[[str], None] | None = None) -> Warmed:
     """Compile the CPU kernels for this processor, once; later processes read them from the disk.
 
     Parameters
     ----------
     precision : {"all", "bfloat16", "float32", "float64"}
         Only what runs in this precision.
-    say : callable, optional
+    progress : callable, optional
         Told what comes next, a line each.
 
     Returns
@@ -76,8 +78,8 @@ def warm(precision: str = "all", *, say: Callable[[str], None] | None = None) ->
     uses = list(_uses(precision))
     with cpu_cache.unannounced():
         for at, (label, use) in enumerate(uses, 1):
-            if say is not None:
-                say(f"[{at}/{len(uses)}] {label}")
+            if progress is not None:
+                progress(f"[{at}/{len(uses)}] {label}")
             use()
     after = cpu_cache.kept()
     return Warmed(
@@ -136,4 +138,4 @@ def _use(x: Any, precision: Precision) -> None:
         concentration(x, p=p, precision=precision)
     for rows in (x, x[:7]):
         # By columns and by rows.
-        moments(rows, variance_se=True)
+        moments(rows, standard_errors=True)

@@ -110,14 +110,14 @@ def test_the_seed_draws_the_random_sets():
 
 def test_a_sample_says_so():
     x = spaces.clusters(500, 8)
-    found = audit(x, sample=100, seed=3, null_draws=2)
+    found = audit(x, n_sample=100, seed=3, null_draws=2)
     assert (found.n, found.sampled_from) == (100, 500)
     assert set(found.to_frame().sampled_from) == {500}
     assert "sampled from 500 (seed 3)" in str(found)
     drawn = np.sort(np.random.default_rng([3, 1]).choice(500, 100, replace=False))
     assert found["gini"].value == audit(x[drawn], null_draws=2)["gini"].value
     assert set(found.rows["hubs"]) <= set(drawn)
-    assert audit(x, sample=500, null_draws=2).sampled_from is None
+    assert audit(x, n_sample=500, null_draws=2).sampled_from is None
 
 
 def test_everything_can_be_had_as_a_frame_and_as_json():
@@ -223,8 +223,8 @@ REFUSED = {
     "metric must be one of": {"metric": "manhattan"},
     "null must be one of": {"null": "uniform"},
     "null_draws must be": {"null_draws": 1},
-    "sample must be a whole number from k": {"sample": 5},
-    "sample must be": {"sample": 51},
+    "n_sample must be a whole number from k": {"n_sample": 5},
+    "n_sample must be": {"n_sample": 51},
     "z must be a number above 0; got 0": {"z": 0},
     "seed must be a whole number": {"seed": -1},
     "thresholds names 'twonn', which is never judged": {"thresholds": {"twonn": (1, 2)}},
@@ -252,7 +252,7 @@ def test_rows_that_cannot_be_measured_are_refused():
 
 def test_progress_is_told():
     lines = []
-    audit(spaces.anisotropic(80, 6), null_draws=2, seed=99, say=lines.append)
+    audit(spaces.anisotropic(80, 6), null_draws=2, seed=99, progress=lines.append)
     assert lines[0].startswith("measuring 80 rows of 6")
     assert [line for line in lines if "random sets" in line] == [
         "null gaussian: 1 of 2 random sets of 80 x 6",

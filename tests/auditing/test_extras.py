@@ -51,7 +51,7 @@ def test_labels_that_are_there_and_labels_that_are_not():
 def test_labels_follow_the_sample_and_the_rows_that_were_dropped():
     labels = np.arange(200) % 2
     x = spaces.gaussian(200, 6) + 5 * np.eye(6)[labels]
-    whole = audit(x, labels=labels, sample=80, seed=2, **HOW)
+    whole = audit(x, labels=labels, n_sample=80, seed=2, **HOW)
     assert whole["same_label_rate"].value > 0.95
     x[3] = np.nan
     assert audit(x, labels=labels, on_invalid="drop", **HOW)["same_label_rate"].value > 0.95

@@ -42,7 +42,7 @@ def test_values_are_those_of_the_functions_that_measure_one_thing():
         "island_fraction": 1 - hubs.largest_component_fraction,
         "outlier_fraction": hubs.outlier_fraction,
         "duplicate_fraction": hubs.duplicate_fraction,
-        "near_duplicate_fraction": geomkit.hubness(X, K, duplicates=0.01).duplicate_fraction,
+        "near_duplicate_fraction": geomkit.hubness(X, K, duplicate_tolerance=0.01).duplicate_fraction,
         "twonn": geomkit.intrinsic_dimension(X, metric="cosine").dimension,
         "mle": geomkit.intrinsic_dimension(X, metric="cosine", method="mle", k=K).dimension,
         "lid": geomkit.intrinsic_dimension(X, metric="cosine", method="lid", k=K).dimension,

@@ -127,7 +127,7 @@ REFUSED = {
     "--fail-on must be warn or fail; got never": ("audit", "healthy", "--fail-on", "never"),
     "metric must be one of": ("audit", "healthy", "--metric", "l1"),
     "null must be one of": ("audit", "healthy", "--null", "none"),
-    "sample must be": ("audit", "healthy", "--sample", "2"),
+    "n_sample must be": ("audit", "healthy", "--n-sample", "2"),
     "--n is for sources": ("audit", "healthy", "--n", "5"),
     "each space must be named once": ("compare", "healthy", "healthy"),
     "spaces must hold at least two; got 1": ("compare", "healthy"),

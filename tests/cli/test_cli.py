@@ -53,7 +53,7 @@ def test_json_equals_the_library(call, file, command):
 def test_survey_writes_its_arrays(call, file, tmp_path):
     out = tmp_path / "found.npz"
     code, text, _ = call("survey", file, "-k", "3", "--duplicates", "0.5", "--out", out, "--precision", "bfloat16")
-    want = geomkit.survey(np.load(file), k=3, duplicates=0.5, precision="bfloat16")
+    want = geomkit.survey(np.load(file), k=3, duplicate_tolerance=0.5, precision="bfloat16")
 
     assert code == 0
     assert f"n_duplicate_pairs    {len(want.duplicates)}" in text

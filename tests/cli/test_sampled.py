@@ -26,9 +26,9 @@ def file(tmp_path, x):
     return tmp_path / "x.npy"
 
 
-@pytest.mark.parametrize(("command", "metric"), [("cosine", "cosine"), ("concentration", "squared_distance")])
+@pytest.mark.parametrize(("command", "metric"), [("cosine", "cosine"), ("concentration", "sqeuclidean")])
 def test_json_is_the_rows_of_the_library(call, file, x, command, metric):
-    code, out, err = call(command, file, "--sample", 100, "--seed", 5, "--json")
+    code, out, err = call(command, file, "--n-sample", 100, "--seed", 5, "--json")
     assert (code, err) == (0, "")
     rows = json.loads(out)
     expected = geomkit.sampled(x, 100, seed=5, metric=metric, source=str(file)).to_rows()
@@ -41,7 +41,7 @@ def test_json_is_the_rows_of_the_library(call, file, x, command, metric):
 
 
 def test_a_table_says_sampled(call, file, x):
-    code, out, _ = call("cosine", file, "--sample", 100)
+    code, out, _ = call("cosine", file, "--n-sample", 100)
     assert code == 0
     assert out == f"{geomkit.sampled(x, 100, seed=0)}\n"
     assert out.startswith("sampled 100 of 600 rows x 9, cosine; control: mean, variance\n")
@@ -49,7 +49,7 @@ def test_a_table_says_sampled(call, file, x):
 
 def test_blocks_confidence_and_no_moments(call, file, x):
     options = ("--blocks", 4, "--confidence", 0.8, "--no-moments", "--precision", "float64")
-    code, out, _ = call("cosine", file, "--sample", 100, *options)
+    code, out, _ = call("cosine", file, "--n-sample", 100, *options)
     assert code == 0
     expected = geomkit.sampled(x, 100, seed=0, blocks=4, confidence=0.8, moments=False, precision="float64")
     assert out == f"{expected}\n"
@@ -59,7 +59,7 @@ def test_rows_in_many_files(call, tmp_path, x):
     (tmp_path / "parts").mkdir()
     for k in range(3):
         np.save(tmp_path / "parts" / f"{k}.npy", x[200 * k : 200 * (k + 1)])
-    code, out, _ = call("cosine", tmp_path / "parts", "--sample", 100)
+    code, out, _ = call("cosine", tmp_path / "parts", "--n-sample", 100)
     assert code == 0
     assert out == f"{geomkit.sampled(x, 100, seed=0)}\n"
 
@@ -67,17 +67,20 @@ def test_rows_in_many_files(call, tmp_path, x):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("cosine", "--sample", 600), "points must be fewer than the 600 rows there are; got 600"),
-        (("cosine", "--sample", 5), "points must be a whole number of at least 20; got 5"),
-        (("cosine", "--blocks", 5), "--blocks is for a sample of points; give --sample POINTS, too"),
+        (("cosine", "--n-sample", 600), "n_sample must be fewer than the 600 rows there are; got 600"),
+        (("cosine", "--n-sample", 5), "n_sample must be a whole number of at least 20; got 5"),
+        (("cosine", "--blocks", 5), "--blocks is for a sample of points; give --n-sample POINTS, too"),
         (("concentration", "--confidence", 0.9), "--confidence is for a sample of points"),
         (("cosine", "--no-moments"), "--no-moments is for a sample of points"),
-        (("cosine", "--sample", 100, "--backend", "torch"), "--backend must be left out, or be cpu, with --sample"),
-        (("concentration", "--sample", 100, "--device", "cuda"), "--device must be left out, or be cpu, with --sample"),
-        (("concentration", "--sample", 100, "--p", 1), "--p must be 2 with --sample"),
-        (("cosine", "--sample", 100, "--confidence", 1), "confidence must be numbers inside (0, 1)"),
-        (("cosine", "--sample", 100, "--blocks", 6), "blocks must be a whole number from 2"),
-        (("cosine", "--sample", 100, "--seed", -1), "seed must be a whole number of at least 0; got -1"),
+        (("cosine", "--n-sample", 100, "--backend", "torch"), "--backend must be left out, or be cpu, with --n-sample"),
+        (
+            ("concentration", "--n-sample", 100, "--device", "cuda"),
+            "--device must be left out, or be cpu, with --n-sample",
+        ),
+        (("concentration", "--n-sample", 100, "--p", 1), "--p must be 2 with --n-sample"),
+        (("cosine", "--n-sample", 100, "--confidence", 1), "confidence must be numbers inside (0, 1)"),
+        (("cosine", "--n-sample", 100, "--blocks", 6), "blocks must be a whole number from 2"),
+        (("cosine", "--n-sample", 100, "--seed", -1), "seed must be a whole number of at least 0; got -1"),
     ],
 )
 def test_refusals_are_one_line(call, file, arguments, message):

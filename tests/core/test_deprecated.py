@@ -111,3 +111,19 @@ def test_every_old_field_has_a_name_of_today_that_something_bears():
     rooms = "\n".join(path.read_text() for path in (Path(geomkit.__file__).parent).rglob("*.py"))
     for today in FIELDS.values():
         assert re.search(rf'"{today}"|\b{today}: |def {today}\(', rooms), today
+
+
+def test_a_keyword_of_before_warns_and_works():
+    x = np.random.default_rng(0).standard_normal((60, 5))
+    with pytest.warns(DeprecationWarning, match="the keyword duplicates of hubness is deprecated") as warned:
+        assert geomkit.hubness(x, 3, duplicates=0.5).duplicate_tolerance == 0.5
+    assert [each.filename for each in warned] == [__file__]
+    with pytest.raises(TypeError, match="hubness\\(\\) got both duplicates and duplicate_tolerance"):
+        geomkit.hubness(x, 3, duplicates=0.5, duplicate_tolerance=0.5)
+    with pytest.warns(DeprecationWarning, match='use "sqeuclidean"') as warned:
+        assert geomkit.sampled(x, 30, metric="squared_distance").metric == "sqeuclidean"
+    assert [each.filename for each in warned] == [__file__]
+    said = []
+    with pytest.warns(DeprecationWarning, match="the keyword say of audit is deprecated .* use progress"):
+        geomkit.audit(x, null_draws=2, say=said.append)
+    assert said

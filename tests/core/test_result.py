@@ -98,7 +98,7 @@ COMPOSED = {
     ),
     "geomkit.interpret.sae.splicing.Splicing": "model layer n n_texts n_read cross_entropy_clean",
     "geomkit.sampling.estimator.Sampled": (
-        "n d points n_blocks block_rows n_pairs metric confidence control control_z error_bound backend precision "
+        "n d n_sample n_blocks block_rows n_pairs metric confidence control control_z error_bound backend precision "
         "matmul n_dropped seed source family statistic"
     ),
     "geomkit.stats.orthogonality.Orthogonality": (

@@ -59,7 +59,7 @@ def same(one, other):
 
 MEASURES = {
     "cosine_stats": {},
-    "moments": {"variance_se": True},
+    "moments": {"standard_errors": True},
     "orthogonality": {},
     "squared_distance_stats": {},
     "concentration": {},
@@ -111,8 +111,8 @@ def test_an_audit_takes_stored_rows_and_says_why_it_tries_no_transform():
     assert {"transforms are tried on rows in memory; audit a sample of these"} == {
         each.reason for each in found.suggestions if each.transform
     }
-    drawn = geomkit.audit(Kept(x), k=5, sample=600)
-    np.testing.assert_array_equal(drawn.to_frame().value, geomkit.audit(x, k=5, sample=600).to_frame().value)
+    drawn = geomkit.audit(Kept(x), k=5, n_sample=600)
+    np.testing.assert_array_equal(drawn.to_frame().value, geomkit.audit(x, k=5, n_sample=600).to_frame().value)
 
 
 def test_invalid_rows_are_named_where_they_lie_and_dropped_only_on_request():

@@ -67,7 +67,7 @@ def test_known_features_are_found():
 
 def test_what_is_told_of_a_training():
     said = []
-    found = train(every=7, say=said.append)
+    found = train(every=7, progress=said.append)
     assert [point["step"] for point in found.curve] == [7, 14, 20]
     assert [point["tokens"] for point in found.curve] == [700, 1400, 2000]
     assert all(0 < point["l0"] <= ACTIVE for point in found.curve)
@@ -150,7 +150,7 @@ def test_a_stopped_training_ends_with_the_same_bits(tmp_path, stop):
     file = tmp_path / "state.safetensors"
     # At the step where it stops the state of five steps before is all that there is.
     with pytest.raises(KeyboardInterrupt):
-        train(every=5, state_file=file, say=stopping)
+        train(every=5, state_file=file, progress=stopping)
     assert file.exists() is (stop > 5)
     gone_on, whole = train(every=5, state_file=file), train(every=5)
     assert gone_on.first_step == stop - 5
@@ -262,7 +262,7 @@ def test_a_cached_training_that_was_stopped_goes_on(kept, tmp_path, monkeypatch)
 
     rows = np.arange(1000)
     with pytest.raises(KeyboardInterrupt):
-        cached_autoencoder(kept, 4, rows, SHORT, say=stopping)
+        cached_autoencoder(kept, 4, rows, SHORT, progress=stopping)
     assert not [path for path in (tmp_path / "derived").iterdir() if path.is_dir()]
     found = cached_autoencoder(kept, 4, rows, SHORT)
     assert found.first_step == 10

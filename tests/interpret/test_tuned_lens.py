@@ -249,7 +249,7 @@ def test_bad_settings_are_refused(layers, how, said, made):
 
 def test_the_cost_is_said(made):
     lines = []
-    train(made, say=lines.append)
+    train(made, progress=lines.append)
     assert len(lines) == 3
     assert "step 4 of 12" in lines[0]
     assert "s for all 3 layers" in lines[0]

@@ -242,7 +242,7 @@ def test_a_comparison_shows_one_space_at_a_time(show, comparison_file, compared)
 def test_many_rows_make_no_larger_page_and_no_slower_one(show, ahead, cache, tmp_path):
     pages = {}
     for n in (5_000, 100_000):
-        audit = geomkit.audit(spaces.healthy(n, 4), null_draws=2, sample=None, try_transforms=False)
+        audit = geomkit.audit(spaces.healthy(n, 4), null_draws=2, n_sample=None, try_transforms=False)
         assert audit.n == n
         assert audit.sampled_from is None
         pages[n] = tmp_path / f"{n}.html"

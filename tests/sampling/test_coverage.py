@@ -13,7 +13,7 @@ from geomkit.sampling.estimator import sampled
 
 REPETITIONS = 400
 KINDS = ["isotropic", "clustered", "anisotropic"]
-METRICS = ["cosine", "squared_distance"]
+METRICS = ["cosine", "sqeuclidean"]
 QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -163,7 +163,7 @@ def test_few_points_of_clusters_are_not_thought_to_know_slopes():
 
 @pytest.mark.parametrize(
     ("kind", "metric", "controls"),
-    [("anisotropic", "cosine", True), ("clustered", "squared_distance", False)],
+    [("anisotropic", "cosine", True), ("clustered", "sqeuclidean", False)],
 )
 def test_quantiles(kind, metric, controls):
     found = repeated(kind, 1000, metric, 150, controls=controls, quantiles=QUANTILES, repetitions=300)

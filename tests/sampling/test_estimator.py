@@ -31,14 +31,14 @@ def pairs(x, metric="cosine"):
     return full[np.triu_indices(len(x), 1)]
 
 
-@pytest.mark.parametrize("metric", ["cosine", "squared_distance"])
+@pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_without_controls_they_are_those_of_the_drawn_rows(metric, precision):
     x = x_of()
     above = (0.3, -0.2) if metric == "cosine" else (5.0, 31.0)
     found = sampled(x, 400, seed=1, metric=metric, above=above, moments=False, precision=precision, threads=1)
     values = pairs(x[found.rows], metric)
-    assert len(np.unique(found.rows)) == found.points == 400
+    assert len(np.unique(found.rows)) == found.n_sample == 400
     assert found.n_pairs == len(values)
     assert found["mean"].value == pytest.approx(values.mean(), rel=1e-5)
     assert found["std"].value == pytest.approx(values.std(), rel=1e-5)
@@ -64,8 +64,8 @@ def test_pairs_at_a_threshold_are_within_it_and_not_above():
     assert found["above_fraction_-1"].value == pytest.approx((values > -1).mean(), abs=1e-12)
     # Rows less their mean are no whole numbers any more.
     ask = (1.0, 3.0, 5.0)
-    squares = sampled(x, 100, seed=0, metric="squared_distance", within=ask, above=ask, moments=False)
-    values = np.round(pairs(x[squares.rows], "squared_distance"))
+    squares = sampled(x, 100, seed=0, metric="sqeuclidean", within=ask, above=ask, moments=False)
+    values = np.round(pairs(x[squares.rows], "sqeuclidean"))
     for t in ask:
         assert squares[f"within_fraction_{t:g}"].value == pytest.approx((values <= t).mean(), abs=1e-12)
         assert squares[f"above_fraction_{t:g}"].value == pytest.approx((values > t).mean(), abs=1e-12)
@@ -97,7 +97,7 @@ def test_a_share_that_few_points_bear_has_the_bound_of_hoeffding_and_a_note():
 
 
 def test_equal_rows_leave_no_doubt_that_is_not_there():
-    for metric, value in (("cosine", 1.0), ("squared_distance", 0.0)):
+    for metric, value in (("cosine", 1.0), ("sqeuclidean", 0.0)):
         found = sampled(np.ones((200, 3)), 40, seed=0, metric=metric)
         assert found["mean"].value == pytest.approx(value, abs=1e-6)
         assert found["quantile_0.5"].value == pytest.approx(value, abs=1e-6)
@@ -108,7 +108,7 @@ def test_equal_rows_leave_no_doubt_that_is_not_there():
 
 
 def test_intervals_end_where_values_do():
-    found = sampled(x_of(), 30, seed=0, metric="squared_distance", quantiles=(0.001, 0.5, 0.999))
+    found = sampled(x_of(), 30, seed=0, metric="sqeuclidean", quantiles=(0.001, 0.5, 0.999))
     assert (found["quantile_0.001"].ci_low, found["quantile_0.999"].ci_high) == (0, math.inf)
     assert math.isnan(found["quantile_0.999"].se)
     found = sampled(x_of(), 30, seed=0, quantiles=(0.001, 0.999))
@@ -158,7 +158,7 @@ def test_threads_do_not_matter(blocks):
         assert (a.value, a.se, a.ci_low, a.ci_high) == pytest.approx((b.value, b.se, b.ci_low, b.ci_high), rel=1e-7)
 
 
-@pytest.mark.parametrize("metric", ["cosine", "squared_distance"])
+@pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
 @pytest.mark.parametrize("blocks", [None, 5])
 def test_stored_rows_give_what_the_array_gives(tmp_path, metric, blocks):
     x = x_of()
@@ -188,7 +188,7 @@ def test_blocks_are_consecutive_rows_as_long_as_one_another():
     assert found.n_blocks == 21
     assert found.block_rows == 7
     lengths = np.diff(np.flatnonzero(np.diff(found.rows, prepend=-9, append=9999) != 1))
-    assert found.points == len(found.rows) == lengths.sum() <= 150
+    assert found.n_sample == len(found.rows) == lengths.sum() <= 150
     assert set(np.diff(np.unique([900 * k // 129 for k in range(130)]))) == {6, 7}
     assert lengths.min() >= 6
     for seed in range(5):
@@ -197,7 +197,7 @@ def test_blocks_are_consecutive_rows_as_long_as_one_another():
 
 def test_many_points_find_quantiles_from_a_quarter_of_them(monkeypatch):
     x, moments = x_of(3000), geomkit.moments(x_of(3000))
-    for metric in ("cosine", "squared_distance"):
+    for metric in ("cosine", "sqeuclidean"):
         for blocks in (None, 10):
             monkeypatch.setattr(estimates, "FEW_POINTS", 1000)
             whole = sampled(x, 900, seed=0, metric=metric, blocks=blocks, moments=moments)
@@ -216,7 +216,7 @@ def test_dropped_rows_are_no_points():
         sampled(x, 100, seed=0)
     found = sampled(x, 850, seed=0, on_invalid="drop")
     assert (found.n, found.n_dropped) == (890, 10)
-    assert found.points == len(found.rows) < 850
+    assert found.n_sample == len(found.rows) < 850
     assert np.isfinite(x[found.rows]).all()
     assert found["mean"].value == pytest.approx(pairs(x[np.isfinite(x[:, 0])]).mean(), abs=1e-6)
 
@@ -224,8 +224,8 @@ def test_dropped_rows_are_no_points():
 def test_zero_rows_have_distances():
     x = x_of()
     x[::9] = 0
-    found = sampled(x, 500, seed=0, metric="squared_distance", above=(10.0,))
-    assert found["mean"].value == pytest.approx(pairs(x, "squared_distance").mean(), rel=1e-5)
+    found = sampled(x, 500, seed=0, metric="sqeuclidean", above=(10.0,))
+    assert found["mean"].value == pytest.approx(pairs(x, "sqeuclidean").mean(), rel=1e-5)
 
 
 def test_beside_the_uniform_sphere():
@@ -245,7 +245,7 @@ def test_beside_the_uniform_sphere():
         assert abs(each.z) < 4
         assert each.null_std > 0
     assert found["above_fraction_0.3"].null_std == pytest.approx(math.sqrt(sphere.cdf(-0.3) * sphere.cdf(0.3) / 1999e3))
-    for each in sampled(u, 100, seed=0, metric="squared_distance").estimates:
+    for each in sampled(u, 100, seed=0, metric="sqeuclidean").estimates:
         assert math.isnan(each.null_mean)
         assert math.isnan(each.z)
 
@@ -261,7 +261,7 @@ def test_every_row_says_that_it_is_sampled():
         assert (frame[name] == value).all()
     assert list(frame["control"][:3]) == ["exact", "exact", "mean, variance"]
     whole = found.to_dict()
-    assert whole["points"] == 100
+    assert whole["n_sample"] == 100
     assert whole["mean"]["value"] == found["mean"].value
     assert json.dumps({name: value for name, value in whole.items() if not isinstance(value, dict)})
     text = str(found).splitlines()
@@ -303,22 +303,22 @@ def test_quantiles_far_out_have_an_answer(q):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"points": 19}, "points must be a whole number of at least 20; got 19"),
-        ({"points": 50.0}, "points must be a whole number"),
-        ({"points": True}, "points must be a whole number"),
-        ({"points": 900}, "points must be fewer than the 900 rows there are; got 900: .* cosine_stats"),
-        ({"points": 900, "metric": "squared_distance"}, "measure all of them with squared_distance_stats"),
+        ({"n_sample": 19}, "n_sample must be a whole number of at least 20; got 19"),
+        ({"n_sample": 50.0}, "n_sample must be a whole number"),
+        ({"n_sample": True}, "n_sample must be a whole number"),
+        ({"n_sample": 900}, "n_sample must be fewer than the 900 rows there are; got 900: .* cosine_stats"),
+        ({"n_sample": 900, "metric": "sqeuclidean"}, "measure all of them with squared_distance_stats"),
         ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
         ({"seed": None}, "seed must be"),
         ({"metric": "euclidean"}, "metric must be"),
-        ({"blocks": 1}, "blocks must be a whole number from 2 to points // 20 = 5; got 1"),
+        ({"blocks": 1}, "blocks must be a whole number from 2 to n_sample // 20 = 5; got 1"),
         ({"blocks": 6}, "blocks must be .* got 6"),
         ({"within": (1.5,)}, r"within must be numbers in \[0, 1\]; got 1.5"),
         ({"within": (0.1, 0.2, 0.1)}, r"within must be numbers in \[0, 1\], each once; got 0.1 2 times"),
         ({"quantiles": (0.5, 0.5)}, "quantiles must be .* each once; got 0.5 2 times"),
         ({"within": 0.1}, "within must be a sequence"),
         ({"within": "0.1"}, "within must be a sequence"),
-        ({"within": (-0.1,), "metric": "squared_distance"}, "within must be numbers of at least 0"),
+        ({"within": (-0.1,), "metric": "sqeuclidean"}, "within must be numbers of at least 0"),
         ({"above": (-1.1,)}, r"above must be numbers in \[-1, 1\]; got -1.1"),
         ({"above": (math.nan,)}, "above must be"),
         ({"above": (True,)}, "above must be"),
@@ -338,13 +338,13 @@ def test_quantiles_far_out_have_an_answer(q):
 )
 def test_bad_input_is_named(given, message):
     with pytest.raises(InvalidInputError, match=message):
-        sampled(x_of(), **({"points": 100, "seed": 0} | given))
+        sampled(x_of(), **({"n_sample": 100, "seed": 0} | given))
 
 
 def test_too_few_points_left_after_dropping():
     x = x_of(60)
     x[:35] = np.nan
-    with pytest.raises(InvalidInputError, match=r"points: .* of the 24 rows drawn are left after dropping"):
+    with pytest.raises(InvalidInputError, match=r"n_sample: .* of the 24 rows drawn are left after dropping"):
         sampled(x, 24, seed=0, on_invalid="drop")
 
 
@@ -356,4 +356,4 @@ def test_too_many_blocks_for_their_pairs(monkeypatch):
 
 def test_moments_that_overflow_are_refused():
     with pytest.raises(InvalidInputError, match="moments must be finite, or False for none"):
-        sampled(x_of().astype(np.float64) * 1e100, 100, seed=0, metric="squared_distance")
+        sampled(x_of().astype(np.float64) * 1e100, 100, seed=0, metric="sqeuclidean")

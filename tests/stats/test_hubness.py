@@ -218,12 +218,12 @@ def test_duplicates():
     x = np.random.default_rng(4).standard_normal((60, 5))
     x[:20] = x[20:40]
     for metric in ("cosine", "euclidean"):
-        assert hubness(x, 3, metric=metric, duplicates=0.0).duplicate_fraction == 40 / 60
+        assert hubness(x, 3, metric=metric, duplicate_tolerance=0.0).duplicate_fraction == 40 / 60
         # Most nearest distances are 0, those to the third nearest are not.
         x[0] += 1e-9
         assert hubness(x, 3, metric=metric).duplicate_fraction == 40 / 60
         x[0] = x[20]
-    assert hubness(x, 3, metric="euclidean", duplicates=1e-12).duplicate_tolerance == 1e-12
+    assert hubness(x, 3, metric="euclidean", duplicate_tolerance=1e-12).duplicate_tolerance == 1e-12
     assert math.isnan(hubness(x, 3, metric="dot").duplicate_fraction)
     assert hubness(2.0 ** np.arange(8)[:, None] * x[0], 3).duplicate_fraction == 1
     assert hubness(2.0 ** np.arange(8)[:, None] * x[0], 3, metric="euclidean").duplicate_fraction == 0
@@ -285,9 +285,9 @@ def test_other_arguments_must_be_possible():
     with pytest.raises(InvalidInputError, match="on_invalid must be"):
         hubness(np.eye(9), 2, on_invalid="ignore")
     for bad in (-0.1, 1.1, "0.1", None, True, math.nan):
-        with pytest.raises(InvalidInputError, match=r"duplicates must be a number in \[0, 1\]; got"):
-            hubness(np.eye(9), 2, duplicates=bad)
-        with pytest.raises(InvalidInputError, match=r"duplicates must be a number in \[0, 1\]; got"):
+        with pytest.raises(InvalidInputError, match=r"duplicate_tolerance must be a number in \[0, 1\]; got"):
+            hubness(np.eye(9), 2, duplicate_tolerance=bad)
+        with pytest.raises(InvalidInputError, match=r"duplicate_tolerance must be a number in \[0, 1\]; got"):
             hubness_of(neighbors(np.eye(9), 2), bad)
 
 

@@ -27,7 +27,7 @@ BACKENDS = [backend.value for backend in Backend if backend is not Backend.TRITO
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_matches_brute_force(backend, name, shape):
     x = data(name, *shape)
-    found = moments(x, backend=backend, variance_se=True)
+    found = moments(x, backend=backend, standard_errors=True)
     assert (found.backend, found.side) == (backend, "columns" if shape is TALL else "rows")
     check(found, x, variance_se=True)
     check(moments(x, backend=backend), x)
@@ -69,7 +69,7 @@ def test_reads_rows_where_they_lie(name, shape):
 def test_sparse_rows(shape, far, backend):
     x = sparse_rows(*shape, far=far)
     for kind in (scipy.sparse.csr_array, scipy.sparse.coo_matrix):
-        check(moments(kind(x), backend=backend, variance_se=True), x, sparse=True, variance_se=True)
+        check(moments(kind(x), backend=backend, standard_errors=True), x, sparse=True, variance_se=True)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -80,7 +80,7 @@ def test_rows_wider_than_the_limit(variance_se, kind, backend, monkeypatch):
     monkeypatch.setattr("geomkit.covariance.accumulate.WIDEST", 10)
     monkeypatch.setattr(gram, "TILE_ROWS", 40)
     x = sparse_rows(*TALL)
-    found = moments(scipy.sparse.csr_array(x) if kind == "sparse" else x, backend=backend, variance_se=variance_se)
+    found = moments(scipy.sparse.csr_array(x) if kind == "sparse" else x, backend=backend, standard_errors=variance_se)
     by_columns = kind == "sparse" and backend == "cpu" and not variance_se
     assert found.side == ("columns" if by_columns else "rows")
     check(found, x, sparse=True, variance_se=variance_se)
@@ -160,7 +160,7 @@ def test_equal_rows(backend, shape):
 def test_two_rows(backend):
     for d in (1, 2, 5):
         x = np.array([[3.0] + [0.0] * (d - 1), [4.0] + [0.0] * (d - 1)])
-        found = moments(x, backend=backend, variance_se=True)
+        found = moments(x, backend=backend, standard_errors=True)
         assert (found.cosine_mean, found.cosine_variance, found.squared_distance_variance) == (1, 0, 0)
         assert found.squared_distance_mean == 1
         assert found.squared_distance_relative_variance == 0
@@ -214,7 +214,7 @@ def jackknife(squared, statistic):
 @pytest.mark.parametrize("name", ["gaussian", "clustered", "anisotropic"])
 def test_standard_errors_agree_with_the_jackknife(name, shape):
     x = data(name, *shape)
-    found = moments(x, variance_se=True)
+    found = moments(x, standard_errors=True)
     for rows, names, scale in (
         (forms(x)[0], ("squared_distance_mean_se", "squared_distance_variance_se"), 1),
         (forms(x)[1], ("cosine_mean_se", "cosine_variance_se"), 2),
@@ -235,17 +235,17 @@ def test_threads_and_blocks_change_nothing_but_rounding(shape, threads, monkeypa
     monkeypatch.setattr(batches, "BLOCK_ENTRIES", 1)
     monkeypatch.setattr(gram, "TILE_ROWS", 19)
     x = data("clustered", *shape)
-    check(moments(x, threads=threads, variance_se=True), x, variance_se=True)
+    check(moments(x, threads=threads, standard_errors=True), x, variance_se=True)
 
 
 def test_results_are_frozen_and_print():
-    found = moments(data("gaussian", 30, 4), variance_se=True)
+    found = moments(data("gaussian", 30, 4), standard_errors=True)
     assert isinstance(found, Moments)
     with pytest.raises(FrozenInstanceError):
         found.n = 3
     assert "cosine_shares" not in found.to_dict()
     assert list(found.to_dict()) == [line.split()[0] for line in str(found).splitlines()]
-    assert found == moments(data("gaussian", 30, 4), variance_se=True)
+    assert found == moments(data("gaussian", 30, 4), standard_errors=True)
 
 
 MEASURE = """

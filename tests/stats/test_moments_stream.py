@@ -94,7 +94,7 @@ def test_streams_on_a_device():
 def test_moments_on_a_device(shape):
     x = data("clustered", *shape)
     for rows in (x, torch.from_numpy(x), scipy.sparse.csr_array(x)):
-        found = moments(rows, backend="torch", device="cpu", variance_se=True)
+        found = moments(rows, backend="torch", device="cpu", standard_errors=True)
         assert found.backend == "torch"
         check(found, x, variance_se=True)
 
@@ -124,7 +124,7 @@ def test_invalid_rows(backend, sparse, shape):
     only_zero = scipy.sparse.csr_array(x) if sparse else x
     with pytest.raises(InvalidInputError, match=r"^x has 1 row \(5\) that are zero and have no direction"):
         moments(only_zero, backend=backend)
-    found = moments(given_x, backend=backend, on_invalid="drop", variance_se=True)
+    found = moments(given_x, backend=backend, on_invalid="drop", standard_errors=True)
     kept = np.delete(with_bad_rows(shape), [3, 5, 7], axis=0)
     assert found.n_dropped == 3
     check(found, kept, sparse=True, variance_se=True)

@@ -155,11 +155,11 @@ def test_storage_of_every_kind():
 
 def test_a_sample_is_asked_for_and_reported():
     x, labels = classes(200, 6, 2, 1.0)
-    found = probe(x, labels, seed=1, sample=80)
+    found = probe(x, labels, seed=1, n_sample=80)
     assert (found.n, found.n_given, probe(x, labels, seed=1).n) == (80, 200, 200)
-    assert found == probe(x, labels, seed=1, sample=80)
-    with pytest.raises(InvalidInputError, match="sample must be at most the 200 rows that x has; got 201"):
-        probe(x, labels, seed=1, sample=201)
+    assert found == probe(x, labels, seed=1, n_sample=80)
+    with pytest.raises(InvalidInputError, match="n_sample must be at most the 200 rows that x has; got 201"):
+        probe(x, labels, seed=1, n_sample=201)
 
 
 def test_rows_that_are_not_finite():
@@ -170,7 +170,7 @@ def test_rows_that_are_not_finite():
     assert found.accuracy == probe(x, labels.tolist(), seed=2).accuracy
     with pytest.raises(InvalidInputError, match=r"x has 2 rows \(first: 0, 61\) that are not finite"):
         probe(broken, spoilt, seed=2)
-    drawn = probe(broken, spoilt, seed=2, on_invalid="drop", sample=40)
+    drawn = probe(broken, spoilt, seed=2, on_invalid="drop", n_sample=40)
     assert (drawn.n, drawn.n_given, drawn.n_dropped) == (40, 60, 2)
 
 
@@ -191,7 +191,7 @@ def test_constant_columns_and_identical_rows():
         ({"folds": 1}, "folds must be a whole number of at least 2; got 1"),
         ({"shuffles": 1}, "shuffles must be a whole number of at least 2; got 1"),
         ({"shuffles": 2.0}, "shuffles must be a whole number of at least 2; got 2.0"),
-        ({"sample": 1}, "sample must be a whole number of at least 2; got 1"),
+        ({"n_sample": 1}, "n_sample must be a whole number of at least 2; got 1"),
         ({"ridge": 0}, "ridge must be a number above 0; got 0"),
         ({"on_invalid": "skip"}, "on_invalid must be one of"),
         ({"labels": [0, 1] * 5}, "one label for each of the 40 rows of x; got 10"),

@@ -40,7 +40,7 @@ def check(found, x, tolerance):
 def test_matches_brute_force(monkeypatch, backend, precision, product, name):
     force(monkeypatch, product)
     x = data(name, *SHAPE)
-    found = survey(x, k=7, backend=backend, precision=precision, duplicates=0.02)
+    found = survey(x, k=7, backend=backend, precision=precision, duplicate_tolerance=0.02)
     check(found, x, 0.02)
     assert (len(found.duplicates) > 0) == (name not in {"gaussian", "whole_numbers"})
 
@@ -85,7 +85,7 @@ def test_thresholds_of_every_size(monkeypatch, tolerance, product):
     for name in ("gaussian", "anisotropic"):
         x = data(name, 90, 6)
         for precision in ("float32", "bfloat16", "float64"):
-            check(survey(x, k=1, duplicates=tolerance, precision=precision), x, tolerance)
+            check(survey(x, k=1, duplicate_tolerance=tolerance, precision=precision), x, tolerance)
 
 
 def test_too_many_duplicates_are_refused(monkeypatch):
@@ -97,8 +97,8 @@ def test_too_many_duplicates_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.1, "0.1", None, True, float("nan")])
 def test_tolerance_must_be_a_share(tolerance):
-    with pytest.raises(InvalidInputError, match=r"duplicates must be a number in \[0, 1\]; got"):
-        survey(np.eye(3), k=1, duplicates=tolerance)
+    with pytest.raises(InvalidInputError, match=r"duplicate_tolerance must be a number in \[0, 1\]; got"):
+        survey(np.eye(3), k=1, duplicate_tolerance=tolerance)
 
 
 def test_printing_shows_every_scalar():

@@ -133,7 +133,7 @@ def test_warming_calls_every_kernel_and_says_what_it_did(monkeypatch):
 
     monkeypatch.setattr(kernels, "importlib", SimpleNamespace(import_module=Seen))
     lines = []
-    found = geomkit.warm("float32", say=lines.append)
+    found = geomkit.warm("float32", progress=lines.append)
 
     # What only bfloat16 needs is left to that.
     rows = [row[Backend.CPU] for row in KERNELS.values()]
@@ -165,7 +165,7 @@ def test_warming_says_what_it_does_once(monkeypatch, caplog):
     monkeypatch.setattr(warmup, "_uses", lambda _: [use])
     monkeypatch.setattr(cpu_cache._herald, "silent", False)
     lines = []
-    geomkit.warm(say=lines.append)
+    geomkit.warm(progress=lines.append)
     assert lines == ["[1/1] one"]
     assert caplog.records == []
 
@@ -183,8 +183,8 @@ def test_what_was_done_in_words():
 
 
 def test_the_command(monkeypatch, capsys):
-    def warm(precision, say):
-        say(f"[1/1] {precision}")
+    def warm(precision, progress):
+        progress(f"[1/1] {precision}")
         return "done"
 
     monkeypatch.setattr(warmup, "warm", warm)

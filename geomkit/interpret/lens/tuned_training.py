@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.core.deprecated import renamed_keywords
 from geomkit.core.optional import require
 from geomkit.core.validation import check_choice, check_number, check_whole
 from geomkit.datasets.states import running
@@ -52,6 +53,7 @@ class Trained:
         return self.seconds / self.losses.size if self.losses.size else float("nan")
 
 
+@renamed_keywords(say="progress")
 def train_tuned_lens(
     lens: LogitLens,
     states: Activations,
@@ -66,7 +68,7 @@ def train_tuned_lens(
     state_file: str | Path | None = None,
     every: int = EVERY,
     device: str | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train translators of some layers against what the last layer says.
 
@@ -97,7 +99,7 @@ def train_tuned_lens(
     every : int, default 20
     device : str, optional
         By default where the model is.
-    say : callable, optional
+    progress : callable, optional
         Is told of the cost, in lines.
 
     Returns
@@ -158,8 +160,8 @@ def train_tuned_lens(
                     for layer in chosen
                 ]
             )
-            if say and (step + 1 == steps or (step + 1) % every == 0):
-                say(_cost(step + 1, steps, lens, losses, time.perf_counter() - began))
+            if progress and (step + 1 == steps or (step + 1) % every == 0):
+                progress(_cost(step + 1, steps, lens, losses, time.perf_counter() - began))
             if file is not None and (step + 1 == steps or (step + 1) % every == 0):
                 state = _of_layers({layer: translator.state() for layer, translator in translators.items()})
                 write_checkpoint(file, _TRAINING, _FORMAT, {**identity, "done": step + 1}, state)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.core.cache import cache_folder, cached_folder, derived, key_of
+from geomkit.core.deprecated import renamed_keywords
 from geomkit.core.optional import require
 from geomkit.core.validation import check_whole
 from geomkit.errors import InvalidInputError
@@ -66,6 +67,7 @@ class Training:
         return {**self.autoencoder.to_dict(), **own}
 
 
+@renamed_keywords(say="progress")
 def train_autoencoder(
     states: NDArray[Any],
     rows: NDArray[np.int64],
@@ -76,7 +78,7 @@ def train_autoencoder(
     state_file: str | Path | None = None,
     every: int = _EVERY,
     device: str | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Training:
     """Train a TopK sparse autoencoder on states of a layer.
 
@@ -98,7 +100,7 @@ def train_autoencoder(
         Also how often the curve has a point.
     device : str, optional
         By default the CPU.
-    say : callable, optional
+    progress : callable, optional
         Is told of the progress and its cost, in lines.
 
     Returns
@@ -153,9 +155,9 @@ def train_autoencoder(
         if done % every == 0 or done == steps:
             tokens = (done // per_epoch) * len(rows) + min((done % per_epoch) * settings.batch, len(rows))
             curve.append(seen.point(done, tokens, learner.dead_fraction()))
-            if say:
+            if progress:
                 rate = (time.perf_counter() - start) / (done - first)
-                say(_progress(curve[-1], steps, rate))
+                progress(_progress(curve[-1], steps, rate))
             if file is not None:
                 write_checkpoint(file, _KIND, _FORMAT, {**identity, "done": done, "curve": curve}, learner.state())
             seen = _Meter()
@@ -169,6 +171,7 @@ def train_autoencoder(
     return Training(trained, tuple(curve), len(rows), steps, first, seconds, str(learner.device))
 
 
+@renamed_keywords(say="progress")
 def cached_autoencoder(
     states: Activations,
     layer: int,
@@ -176,7 +179,7 @@ def cached_autoencoder(
     settings: Settings,
     *,
     device: str | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Training:
     """Return an autoencoder of a layer from the cache, trained now where it has none.
 
@@ -217,7 +220,7 @@ def cached_autoencoder(
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         found = train_autoencoder(
             states.states[layer], rows, settings, model=states.model, layer=layer, state_file=unfinished, device=device,
-            say=say,
+            progress=progress,
         )  # fmt: skip
         found.autoencoder.save(into / "autoencoder.safetensors")
         facts = {name: value for name, value in vars(found).items() if name != "autoencoder"}
