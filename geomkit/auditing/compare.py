@@ -1,10 +1,10 @@
-"""`compare`: several spaces side by side, and which of their differences are real."""
+"""`compare`: several spaces side by side, and where they differ."""
 
 import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Difference", "compare"]
 
 LEVEL = 0.05
-"""Chance that any difference at all is called real where none is."""
+"""Chance that any difference at all is called significant where none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,19 @@ class Difference(Result):
     """Ends of the 95 % interval of this difference alone."""
     paired: bool
     """Whether both spaces hold the same rows, whose shared part then does not count as error."""
-    real: bool
-    """Whether it differs from 0 after Holm's correction for all differences of the comparison, at 5 % in all."""
+    significant: bool | None
+    """Whether it differs from 0 after Holm's correction for all differences of the comparison, at 5 % in all; None
+    where it has no standard error, and so was not tested."""
+    least: float
+    """Least difference that matters: 0.01 for cosines and fractions, 0.1 for skewness, 1 for counts, and 5 % of the
+    smaller value for dimensions, ranks and ratios."""
+    answer: str
+    """Do they differ: "yes" where it is significant and at least `least`, else "no", or "not tested"."""
+
+    @property
+    def matters(self) -> bool:
+        """Whether the difference is at least the least one that matters."""
+        return abs(self.value) >= self.least
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,8 @@ class Comparison:
     def __str__(self) -> str:
         names = list(self.audits)
         width = max(12, *(len(name) + 2 for name in names))
-        lines = [introduction(self), f"  {'':<26}" + "".join(f"{name:>{width}} " for name in names)]
+        lines = [*agreement(self), introduction(self)]
+        lines.append(f"  {'':<26}" + "".join(f"{name:>{width}} " for name in names))
         for name, *values, about in cells(self):
             # Values keep their place, whether a mark follows or not.
             columns = "".join(each.rjust(width + 1) if each.endswith("*") else f"{each:>{width}} " for each in values)
@@ -112,38 +124,49 @@ class Comparison:
 def introduction(comparison: Comparison) -> str:
     """Say what is compared with what, and what the marks mean."""
     how = "paired by row" if comparison.paired else "of independent rows"
-    return f"difference from {next(iter(comparison.audits))}, {how}: * where it is real (Holm, 5 % over all)"
+    least = "significant (Holm, 5 % over all) and large enough to matter"
+    return f"difference from {next(iter(comparison.audits))}, {how}: * where it is {least}"
 
 
 def cells(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return rows of text: a statistic, its value in each space, with * where it differs, and what it says."""
     first, *others = names = list(comparison.audits)
-    real = {(each.statistic, each.second) for each in comparison.differences if each.first == first and each.real}
+    differs = {
+        (each.statistic, each.second) for each in comparison.differences if each.first == first and each.answer == "yes"
+    }
     rows: list[tuple[str, ...]] = []
     for finding in comparison.audits[first].findings:
         statistic = finding.statistic
         beside = [
-            format_number(comparison.audits[name][statistic].value) + ("*" if (statistic, name) in real else "")
+            format_number(comparison.audits[name][statistic].value) + ("*" if (statistic, name) in differs else "")
             for name in others
         ]
         rows.append((statistic, format_number(finding.value), *beside, STATISTICS[statistic].about))
     return [*rows, ("verdict", *(comparison.audits[name].verdict for name in names), "")]
 
 
-def conclusion(comparison: Comparison) -> list[str]:
-    """Lines that say how alike spaces of the same rows are, and what was not compared."""
-    lines = ["", "alignment over the same rows"] if comparison.alignments else []
+def agreement(comparison: Comparison) -> list[str]:
+    """Lines that say how alike spaces of the same rows are: neighbours kept, and CKA."""
+    lines = []
     for a, b, aligned in comparison.alignments:
-        what = "debiased CKA" if aligned.method == "cka" else f"of {aligned.k} neighbours in common"
-        lines.append(f"  {a} / {b}: {format_number(aligned.value)} {what} (chance {format_number(aligned.chance)})")
-    return lines + [f"  {note}" for note in comparison.notes]
+        kept = f"{aligned.value:.1%} of the {aligned.k} nearest neighbours are the same (chance {aligned.chance:.1%})"
+        cka = f"debiased CKA {format_number(aligned.value)}"
+        lines.append(f"{a} / {b}: {kept if aligned.method == 'neighbors' else cka}")
+    return [*lines, ""] if lines else []
+
+
+def conclusion(comparison: Comparison) -> list[str]:
+    """Lines that say how many differences were not tested, and what was not compared."""
+    untested = sum(each.significant is None for each in comparison.differences)
+    lines = ["", f"not tested, for want of a standard error: {untested} of {len(comparison.differences)}"]
+    return (lines if untested else []) + [f"  {note}" for note in comparison.notes]
 
 
 @renamed_keywords(say="progress", sample="n_sample")
 def compare(
     spaces: Mapping[str, Any], *, paired: bool | None = None, progress: Callable[[str], None] | None = None, **how: Any
 ) -> Comparison:
-    """Audit several spaces, and say which differences are real.
+    """Audit several spaces, and say where they differ.
 
     Parameters
     ----------
@@ -221,7 +244,9 @@ def _differences(a: str, b: str, found: Mapping[str, Measurements], *, paired: b
         x, y = first[name], second[name]
         se = _paired_se(x, y) if paired else math.hypot(x.se, y.se)
         value = x.value - y.value
-        out.append(Difference(name, a, b, value, se, value - INTERVAL * se, value + INTERVAL * se, paired, real=False))
+        ends = value - INTERVAL * se, value + INTERVAL * se
+        least = STATISTICS[name].least_difference(x.value, y.value)
+        out.append(Difference(name, a, b, value, se, *ends, paired, None, least, "not tested"))
     return out
 
 
@@ -235,24 +260,23 @@ def _paired_se(x: Value, y: Value) -> float:
 
 
 def _holm(differences: list[Difference]) -> list[Difference]:
-    """Call those real that stand after Holm's correction for all of them."""
+    """Call those significant that stand after Holm's correction for all that have a standard error."""
     tails = []
     for at, each in enumerate(differences):
         if math.isfinite(each.se) and math.isfinite(each.value):
             ratio = abs(each.value) / each.se if each.se > 0 else (math.inf if each.value else 0.0)
             tails.append((2 * float(special.ndtr(-ratio)), at))
-    real = set()
+    significant = dict.fromkeys((at for _, at in tails), False)
     for rank, (tail, at) in enumerate(sorted(tails)):
         if tail > LEVEL / (len(tails) - rank):
             break
-        real.add(at)
-    return [_called(each, at in real) for at, each in enumerate(differences)]
-
-
-def _called(each: Difference, real: bool) -> Difference:
-    return Difference(
-        each.statistic, each.first, each.second, each.value, each.se, each.ci_low, each.ci_high, each.paired, real
-    )
+        significant[at] = True
+    return [
+        replace(each, significant=significant[at], answer="yes" if significant[at] and each.matters else "no")
+        if at in significant
+        else each
+        for at, each in enumerate(differences)
+    ]
 
 
 def _cka(

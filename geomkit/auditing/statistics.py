@@ -38,6 +38,16 @@ class Statistic:
     remedy: str = ""
     """What to try first."""
 
+    def least_difference(self, first: float, second: float) -> float:
+        """Return the least difference between two values that matters, which the range of the statistic tells.
+
+        It is 0.01 of what lies in [-1, 1], 0.1 of skewness, 1 of a count, and 5 % of the smaller value of what has a
+        scale of its own: dimensions, ranks and ratios.
+        """
+        if self.range.endswith((" 1]", " 1)")):
+            return 0.01
+        return {"(-inf, inf)": 0.1, "[0, d]": 1.0}.get(self.range, 0.05 * min(abs(first), abs(second)))
+
 
 _CENTRE = "subtract the mean of the corpus from corpus and queries (Centering), then measure again"
 _HUBS = "Centering, then AllButTheTop; or re-rank with mutual neighbours or local scaling (CSLS)"

@@ -157,7 +157,7 @@ def compare(
     on_invalid: OnInvalid = "raise",
     threads: Threads = None,
 ) -> None:
-    """Audit several spaces side by side, and say which of their differences are real."""
+    """Audit several spaces side by side, and say where they differ."""
     from geomkit.auditing.compare import compare as measure
 
     _check_out(csv)

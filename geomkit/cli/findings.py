@@ -43,8 +43,8 @@ def shown_comparison(comparison: "Comparison") -> str:
     """Return a comparison as text: a column for each space."""
     if not at_terminal():
         return str(comparison)
-    from geomkit.auditing.compare import cells, conclusion, introduction
+    from geomkit.auditing.compare import agreement, cells, conclusion, introduction
 
     headings = ("", *comparison.audits, "")
     rows = table(headings, cells(comparison), numbers=range(1, len(headings) - 1))
-    return "\n".join([introduction(comparison), rows, *conclusion(comparison)])
+    return "\n".join([*agreement(comparison), introduction(comparison), rows, *conclusion(comparison)])

@@ -92,6 +92,7 @@ FIELDS = {
     "product": "matmul",
     "random_high": "random_ci_high",
     "random_low": "random_ci_low",
+    "real": "significant",
     "residual_share": "residual_fraction",
     "sd": "std",
     "shuffled_sd": "shuffled_std",

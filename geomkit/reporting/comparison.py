@@ -1,4 +1,4 @@
-"""The page of a comparison: several spaces side by side, and which of their differences are real."""
+"""The page of a comparison: several spaces side by side, and where they differ."""
 
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,14 @@ def comparison_page(comparison: "Comparison") -> Page:
     names = list(comparison.audits)
     first = next(iter(comparison.audits.values()))
     chart, controls = distribution(comparison.audits)
-    sections = [Section("side", "Side by side", [_side(comparison), *_notes(comparison)], lead=_lead(comparison))]
+    sections = []
+    if comparison.alignments:
+        sections.append(Section("alignment", "Do they agree on who is near?", [_alignments(comparison)]))
+    side = Section("side", "Side by side", [_side(comparison), *_notes(comparison)], lead=_lead(comparison))
+    sections.append(side)
     if chart is not None:
         sections.append(Section("distribution", "Where scores lie", [chart], controls))
     sections.append(Section("differences", "Differences", [_differences(comparison)]))
-    if comparison.alignments:
-        sections.append(Section("alignment", "Do they agree on who is near?", [_alignments(comparison)]))
     pick = Control("space", "Space", [(at, name) for at, name in enumerate(names)])
     panels = [
         Panel("space", at, [findings_of(each, f"findings-{at}")]) for at, each in enumerate(comparison.audits.values())
@@ -36,10 +38,11 @@ def comparison_page(comparison: "Comparison") -> Page:
 
 
 def _lead(comparison: "Comparison") -> str:
-    real = sum(each.real for each in comparison.differences)
-    known = len(comparison.differences)
-    level = "5\u00a0% in all"
-    return f"{real} of {known} differences are real: they stand after Holm's correction for all of them, at {level}."
+    answers = [each.answer for each in comparison.differences]
+    return (
+        f"{answers.count('yes')} of {len(answers)} numbers differ: the difference stands after Holm's correction for "
+        f"all of them, at 5\u00a0% in all, and is large enough; {answers.count('not tested')} are not tested."
+    )
 
 
 def _notes(comparison: "Comparison") -> list[Element]:
@@ -48,32 +51,38 @@ def _notes(comparison: "Comparison") -> list[Element]:
 
 def _side(comparison: "Comparison") -> Table:
     names = list(comparison.audits)
-    real = {(each.statistic, each.second) for each in comparison.differences if each.first == names[0] and each.real}
+    differs = {
+        (each.statistic, each.second)
+        for each in comparison.differences
+        if each.first == names[0] and each.answer == "yes"
+    }
     columns = [Column("statistic", number=False), *(Column(name) for name in names), Column("about", number=False)]
     rows = []
     for order, each in enumerate(comparison.audits[names[0]].findings):
         cells = [Cell(each.statistic, f"{order:03d}")]
         for name in names:
             value = number(comparison.audits[name][each.statistic].value)
-            is_real = (each.statistic, name) in real
-            cells.append(Cell(f"{value.shown} *", value.key, "real") if is_real else value)
+            apart = (each.statistic, name) in differs
+            cells.append(Cell(f"{value.shown} *", value.key, "apart") if apart else value)
         about = STATISTICS[each.statistic].about
         rows.append((*cells, Cell(about, about)))
-    return Table("side", f"Values of each space; * where the difference from {names[0]} is real", columns, rows)
+    return Table("side", f"Values of each space; * where it differs from {names[0]}", columns, rows)
 
 
 def _differences(comparison: "Comparison") -> Table:
     columns = [
         Column("statistic", number=False), Column("first", number=False), Column("second", number=False),
         Column("first less second"), Column("low", about="lower end of the 95 % interval of this difference alone"),
-        Column("high", about="upper end of the 95 % interval of this difference alone"), Column("real", number=False),
+        Column("high", about="upper end of the 95 % interval of this difference alone"),
+        Column("least that matters"), Column("differs", number=False),
     ]  # fmt: skip
     order = list(STATISTICS)
+    order_of = {"yes": "0", "no": "1", "not tested": "2"}
     rows = [
         (
             Cell(each.statistic, f"{order.index(each.statistic):03d}"), Cell(each.first, each.first),
             Cell(each.second, each.second), number(each.value), number(each.ci_low), number(each.ci_high),
-            Cell("real", "0", "real") if each.real else Cell("no", "1"),
+            number(each.least), Cell(each.answer, order_of[each.answer], "apart" if each.answer == "yes" else ""),
         )
         for each in comparison.differences
     ]  # fmt: skip

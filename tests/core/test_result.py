@@ -10,7 +10,9 @@ import scipy.sparse
 from geomkit.core.result import Result
 
 SCALARS = {
-    "geomkit.auditing.compare.Difference": "statistic first second value se ci_low ci_high paired real",
+    "geomkit.auditing.compare.Difference": (
+        "statistic first second value se ci_low ci_high paired significant least answer"
+    ),
     "geomkit.distributed.cost.Rates": (
         "measurement fixed number square merge product pair candidate contention error runs"
     ),

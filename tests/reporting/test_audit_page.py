@@ -231,8 +231,8 @@ def test_a_comparison_shows_one_space_at_a_time(show, comparison_file, compared)
         assert [float(each) for each in differences] == pytest.approx(
             [each.value for each in compared.differences], nan_ok=True
         )
-        real = page.tab.locator("#table-differences .mark.real").count()
-        assert real == sum(each.real for each in compared.differences) > 0
+        apart = page.tab.locator("#table-differences .mark.apart").count()
+        assert apart == sum(each.answer == "yes" for each in compared.differences) > 0
         chart = page.drawn("cosines")
         assert chart.locator("g.mark-line path").count() == 5
         page.tab.get_by_role("checkbox", name="b.npy").uncheck()
