@@ -76,7 +76,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What an audit suggested, and one statistic before and after."""
+    """What an audit tried or suggested, and one statistic before and after."""
 
     source: str
     findings: str
@@ -85,8 +85,10 @@ class Tried:
     statistic: str
     before: float
     after: float
+    suggested: bool
+    """Whether it helped and did no harm."""
     note: str
-    """Why it was not tried, where it was not."""
+    """What got worse, or why it was not tried."""
 
 
 def units(context: Context) -> tuple[Unit, ...]:
@@ -152,10 +154,12 @@ def rows_of(result: "Audit", found: "Vectors") -> list[Row]:
 
 def _suggestions(result: "Audit") -> list[Tried]:
     rows = []
-    for each in result.suggestions:
+    for each in (*result.suggestions, *result.rejected):
+        note = each.reason or (f"makes worse: {', '.join(each.harm)}" if each.harm else "")
         one = Tried(
-            result.source, " ".join(each.findings), each.action, each.transform, "", math.nan, math.nan, each.reason
-        )
+            result.source, " ".join(each.findings), each.action, each.transform, "", math.nan, math.nan,
+            each in result.suggestions, note,
+        )  # fmt: skip
         changed = [
             replace(one, statistic=name, before=each.before[name], after=each.after[name]) for name in each.after
         ]

@@ -77,7 +77,8 @@ def audit(
     z : float
         Least |z| of a finding, above 0.
     try_transforms : bool
-        Measure again with the transform that is suggested first, where something is wrong that one could mend.
+        Try transforms that may mend what is wrong: fitted on half of the rows, measured on the other half. One is
+        suggested where a flagged number gets better and neither neighbours, contrast nor labels are lost.
     source : str
         What to call the data.
     seed : int
@@ -145,11 +146,14 @@ def audit(
     if queries is not None:
         tell("finding the nearest rows of queries")
         findings += tuple(_judged(each, thresholds_) for each in of_queries(data, queries, found, options, on_invalid))
-    if labels is not None:
-        named = labels if drawn is None else [labels[row] for row in drawn.tolist()]
+    named = labels if labels is None or drawn is None else [labels[row] for row in drawn.tolist()]
+    if named is not None:
         extras = of_labels(data, named, found, int(seed), on_invalid, tell)
         findings += tuple(_judged(each, thresholds_) for each in extras)
     flagged = sorted((each for each in findings if each.flagged), key=lambda each: -LEVELS.index(each.verdict))
+    helpful, rejected = (
+        suggest(data, found, flagged, options, labels=named, progress=tell) if try_transforms else ((), ())
+    )
     from geomkit._version import __version__
 
     return Audit(
@@ -164,7 +168,8 @@ def audit(
         seed=int(seed),
         verdict=max((each.verdict or "ok" for each in findings), key=LEVELS.index),
         like_random=is_like_random(findings, z),
-        suggestions=suggest(data, found, flagged, options, progress=progress) if try_transforms else (),
+        suggestions=helpful,
+        rejected=rejected,
         sampled_from=None if drawn is None else matrix.n,
         n_dropped=found.n_dropped,
         backend=found.backend,

@@ -11,9 +11,8 @@ import numpy as np
 from scipy import special
 
 from geomkit.auditing.audit import audit
-from geomkit.auditing.influences import standard_error
 from geomkit.auditing.measurements import Measurements
-from geomkit.auditing.readings import INTERVAL, Value
+from geomkit.auditing.readings import INTERVAL
 from geomkit.auditing.result import Audit
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.core.deprecated import renamed_keywords
@@ -242,21 +241,12 @@ def _differences(a: str, b: str, found: Mapping[str, Measurements], *, paired: b
         if name not in first or name not in second:
             continue
         x, y = first[name], second[name]
-        se = _paired_se(x, y) if paired else math.hypot(x.se, y.se)
+        se = x.difference_se(y, paired=paired)
         value = x.value - y.value
         ends = value - INTERVAL * se, value + INTERVAL * se
         least = STATISTICS[name].least_difference(x.value, y.value)
         out.append(Difference(name, a, b, value, se, *ends, paired, None, least, "not tested"))
     return out
-
-
-def _paired_se(x: Value, y: Value) -> float:
-    if x.influence is None or y.influence is None:
-        return math.nan
-    # A standard error that allows for more than influences do keeps its allowance.
-    plain_x, plain_y = standard_error(x.influence), standard_error(y.influence)
-    allowance = max([1.0, *(v.se / p for v, p in ((x, plain_x), (y, plain_y)) if p > 0 and math.isfinite(v.se))])
-    return allowance * standard_error(x.influence - y.influence)
 
 
 def _holm(differences: list[Difference]) -> list[Difference]:

@@ -41,6 +41,17 @@ class Value(NamedTuple):
     influence: NDArray[np.float64] | None = None
     """Of each row measured, (n,); None where it is not known."""
 
+    def difference_se(self, other: "Value", *, paired: bool) -> float:
+        """Return the standard error of the difference from another value: of the same rows where `paired`."""
+        if not paired:
+            return math.hypot(self.se, other.se)
+        if self.influence is None or other.influence is None:
+            return math.nan
+        # A standard error that allows for more than influences do keeps its allowance.
+        plain = [influences.standard_error(each.influence) for each in (self, other) if each.influence is not None]
+        excess = [v.se / p for v, p in zip((self, other), plain, strict=True) if p > 0 and math.isfinite(v.se)]
+        return max([1.0, *excess]) * influences.standard_error(self.influence - other.influence)
+
 
 def _influenced(value: float, influence: NDArray[np.float64]) -> Value:
     return Value(value, influences.standard_error(influence), influence=influence)

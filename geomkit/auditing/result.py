@@ -110,7 +110,7 @@ def is_like_random(findings: Sequence[Finding], z: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """What to try first, and what it changed when it was tried on these rows."""
+    """What may help, and what it changed when it was tried on rows that it was not fitted on."""
 
     findings: tuple[str, ...]
     """Statistics that it is for."""
@@ -119,9 +119,18 @@ class Suggestion:
     """Name of the transform that was tried; "" where the action is not a transform."""
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
-    """Statistics with the transform, computed on the same rows."""
+    """Statistics with the transform, of the same held-out rows; `neighbours kept` is a share of the k nearest."""
+    harm: tuple[str, ...] = ()
+    """What got worse by more than its error: then it is no suggestion."""
     reason: str = ""
-    """Why it was not tried, where it was not."""
+    """Why it could not be tried, or that it did not help."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, as plain Python."""
+        return {
+            "findings": list(self.findings), "action": self.action, "transform": self.transform,
+            "before": dict(self.before), "after": dict(self.after), "harm": list(self.harm), "reason": self.reason,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         lines = [f"{', '.join(self.findings)}: {self.action}"]
@@ -129,9 +138,11 @@ class Suggestion:
             changes = [
                 f"{name} {format_number(self.before[name])} → {format_number(self.after[name])}" for name in self.after
             ]
-            lines.append(f"{self.transform}, computed on these rows: {'; '.join(changes)}")
+            lines.append(f"{self.transform}, on held-out rows: {'; '.join(changes)}")
         elif self.reason:
-            lines.append(f"not tried: {self.reason}")
+            lines.append(f"{self.transform}: {self.reason}")
+        if self.harm:
+            lines.append(f"makes worse: {', '.join(self.harm)}")
         return "\n    ".join(lines)
 
 
@@ -154,6 +165,9 @@ class Audit(Result):
     like_random: bool
     """Whether no statistic that has a null is further than the threshold z from it, on either side."""
     suggestions: tuple[Suggestion, ...]
+    """What helped when it was tried, and harmed nothing; and rows to look at."""
+    rejected: tuple[Suggestion, ...]
+    """What was tried, and did not help or did harm."""
     sampled_from: int | None
     """Rows that the sample was drawn from; None where all rows were measured."""
     n_dropped: int
@@ -215,13 +229,8 @@ class Audit(Result):
             "findings": [
                 {name: row[name] for name in row if name not in _OF_ALL} for row in self.to_rows()
             ],
-            "suggestions": [
-                {
-                    "findings": list(each.findings), "action": each.action, "transform": each.transform,
-                    "before": dict(each.before), "after": dict(each.after), "reason": each.reason,
-                }
-                for each in self.suggestions
-            ],
+            "suggestions": [each.to_dict() for each in self.suggestions],
+            "rejected": [each.to_dict() for each in self.rejected],
             "rows": {name: numbers.tolist() for name, numbers in self.rows.items()},
         }  # fmt: skip
         cleaned: dict[str, Any] = json_safe(whole)
@@ -232,7 +241,7 @@ class Audit(Result):
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return "\n".join(lines(self))
 
 
 _OF_ALL = {"source", "n", "d", "k", "metric", "null", "sampled_from", "backend", "precision", "seed"}
@@ -255,8 +264,8 @@ def introduction(audit: Audit) -> list[str]:
     ]
 
 
-def conclusion(audit: Audit) -> list[str]:
-    """Lines that say the verdict, what led to it, and what to try first."""
+def conclusion(audit: Audit, *, all_suggestions: bool = False) -> list[str]:
+    """Lines that say the verdict, what led to it, and what to try first; and what was tried in vain, if asked for."""
     lines = [f"verdict: {audit.verdict.upper()}"]
     if audit.like_random:
         lines.append("nothing here is unlike random vectors: there is no structure for a search to use")
@@ -266,6 +275,12 @@ def conclusion(audit: Audit) -> list[str]:
     if audit.suggestions:
         lines += ["", "what to try first"]
         lines += [f"  {each}" for each in audit.suggestions]
+    if audit.rejected and all_suggestions:
+        lines += ["", "tried, and not suggested"]
+        lines += [f"  {each}" for each in audit.rejected]
+    elif audit.rejected:
+        tried = ", ".join(each.transform for each in audit.rejected)
+        lines += ["", f"not suggested: {tried} (--all-suggestions, or `rejected`, says why)"]
     return lines
 
 
@@ -282,8 +297,9 @@ def cells(finding: Finding) -> tuple[str, str, str, str, str, str, str]:
     return finding.statistic, value, interval, null, z, verdict, about
 
 
-def _lines(audit: Audit) -> list[str]:
-    lines = [
+def lines(audit: Audit, *, all_suggestions: bool = False) -> list[str]:
+    """Return an audit as lines of plain text."""
+    out = [
         *introduction(audit),
         "",
         f"  {'':<26}{'value':>10}  {'95 % interval':<20}{'random':>10}{'z':>10}",
@@ -293,10 +309,10 @@ def _lines(audit: Audit) -> list[str]:
         statistic = STATISTICS[each.statistic]
         if statistic.family != family:
             family = statistic.family
-            lines.append(family)
+            out.append(family)
         name, value, interval, null, z, verdict, about = cells(each)
         if math.isnan(each.value):
-            lines.append(f"  {name:<26}{value:>10}  {about}")
+            out.append(f"  {name:<26}{value:>10}  {about}")
         else:
-            lines.append(f"  {name:<26}{value:>10}  {interval:<20}{null:>10}{z:>10}  {verdict:<5}{about}")
-    return [*lines, "", *conclusion(audit)]
+            out.append(f"  {name:<26}{value:>10}  {interval:<20}{null:>10}{z:>10}  {verdict:<5}{about}")
+    return [*out, "", *conclusion(audit, all_suggestions=all_suggestions)]

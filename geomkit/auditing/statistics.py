@@ -36,7 +36,7 @@ class Statistic:
     fail: float = 0.0
     """Effects from which on the verdict is warn, and fail."""
     remedy: str = ""
-    """What to try first."""
+    """What to look at, or to drop; transforms are tried instead (`suggestions`)."""
 
     def least_difference(self, first: float, second: float) -> float:
         """Return the least difference between two values that matters, which the range of the statistic tells.
@@ -49,16 +49,12 @@ class Statistic:
         return {"(-inf, inf)": 0.1, "[0, d]": 1.0}.get(self.range, 0.05 * min(abs(first), abs(second)))
 
 
-_CENTRE = "subtract the mean of the corpus from corpus and queries (Centering), then measure again"
-_HUBS = "Centering, then AllButTheTop; or re-rank with mutual neighbours or local scaling (CSLS)"
-_SHORTER = "fewer dimensions (PCA): few directions cost memory and time, and are no sign of bad neighbours"
-
 STATISTICS: dict[str, Statistic] = {
     each.name: each
     for each in (
         Statistic(
             "cosine_mean", "cosine", "cosine of two arbitrary rows: where scores start, not at 0", "[-1/(n-1), 1]",
-            worse="high", effect="difference", warn=0.2, fail=0.5, remedy=_CENTRE,
+            worse="high", effect="difference", warn=0.2, fail=0.5,
         ),
         Statistic("cosine_std", "cosine", "spread of cosines: the room that scores have", "[0, 1]"),
         Statistic("cosine_q01", "cosine", "1 % of pairs have a cosine below", "[-1, 1]"),
@@ -67,25 +63,24 @@ STATISTICS: dict[str, Statistic] = {
         Statistic(
             "relative_contrast", "cosine", "distance to an arbitrary row over that to the nearest: 1 is no signal",
             "[1, inf)", worse="low", effect="distance ratio", warn=0.5, fail=0.2,
-            remedy="another model, or a re-ranker over more candidates: neighbours are hardly nearer than others",
         ),
         Statistic(
             "hubness_skewness", "hubness", "how unevenly rows turn up in the results of others", "(-inf, inf)",
-            worse="high", effect="difference", warn=1.0, fail=3.0, remedy=_HUBS,
+            worse="high", effect="difference", warn=1.0, fail=3.0,
         ),
         Statistic("robin_hood", "hubness", "share of all results that a fair space would hand to other rows", "[0, 1)"),
         Statistic("gini", "hubness", "inequality of the numbers of results", "[0, 1)"),
         Statistic(
             "antihub_fraction", "hubness", "rows that no other row finds among its k nearest", "[0, 1]", "row",
             worse="high", effect="difference", warn=0.05, fail=0.2,
-            remedy="look at some of them for empty or broken text; then as for hubs",
+            remedy="look at some of them for empty or broken text",
         ),
         Statistic("hub_fraction", "hubness", "rows found more than twice as often as the average", "[0, 1]", "row"),
         Statistic("mutual_fraction", "hubness", "neighbours that are neighbours the other way round, too", "[0, 1]"),
         Statistic(
             "island_fraction", "graph", "rows outside the largest part of the neighbour graph: graph indices lose them",
             "[0, 1]", "row", worse="high", effect="difference", warn=0.01, fail=0.1,
-            remedy="drop repeated rows first; for the rest raise the number of links of the index",
+            remedy="look at some of them: repeated rows, or topics of their own",
         ),
         Statistic(
             "outlier_fraction", "graph", "rows whose nearest other row is unusually far", "[0, 1]", "row",
@@ -108,7 +103,7 @@ STATISTICS: dict[str, Statistic] = {
         Statistic("participation_ratio", "spectrum", "directions that share the variance", "[1, min(n-1, d)]"),
         Statistic(
             "effective_rank", "spectrum", "directions in use, by the entropy of the singular values",
-            "[1, min(n-1, d)]", worse="low", effect="ratio", warn=0.1, fail=0.02, remedy=_SHORTER,
+            "[1, min(n-1, d)]", worse="low", effect="ratio", warn=0.1, fail=0.02,
         ),
         Statistic("stable_rank", "spectrum", "variance over that of the strongest direction", "[1, min(n-1, d)]"),
         Statistic("isoscore", "spectrum", "1 where all directions have one variance, 0 where one has it all", "[0, 1]"),
@@ -116,7 +111,6 @@ STATISTICS: dict[str, Statistic] = {
         Statistic(
             "largest_variance_ratio", "spectrum", "variance of the largest coordinate over the mean", "[1, d]",
             worse="high", effect="ratio", warn=10.0, fail=50.0,
-            remedy="Standardizing or AllButTheTop: one coordinate decides every score",
         ),
         Statistic(
             "n_dominant", "spectrum", "coordinates that make up half of the mean cosine", "[0, d]", "one", null=False
@@ -132,7 +126,7 @@ STATISTICS: dict[str, Statistic] = {
         ),
         Statistic(
             "query_hubness_skewness", "queries", "how unevenly queries find the rows", "(-inf, inf)",
-            worse="high", effect="difference", warn=2.0, fail=5.0, remedy=_HUBS,
+            worse="high", effect="difference", warn=2.0, fail=5.0,
         ),
         Statistic("unreached_fraction", "queries", "rows that no query finds", "[0, 1]"),
         Statistic(

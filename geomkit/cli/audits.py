@@ -76,8 +76,11 @@ def audit(
     thresholds: Effects = None,
     z: Z = 4.0,
     try_transforms: Annotated[
-        bool, typer.Option("--try/--no-try", help="Measure again with the transform that is suggested first.")
+        bool, typer.Option("--try/--no-try", help="Try transforms that may mend what is wrong, on held-out rows.")
     ] = True,
+    all_suggestions: Annotated[
+        bool, typer.Option("--all-suggestions", help="Show transforms that did not help or did harm, too.")
+    ] = False,
     csv: Out = None,
     html: Html = None,
     as_json: AsJson = False,
@@ -126,7 +129,11 @@ def audit(
         if read and read["read"]["note"]:
             page = replace(page, facts=[*page.facts, ("read", read["read"]["note"])])
         write(page, html)
-    typer.echo(json.dumps(result.to_dict() | read, indent=2) if as_json else shown_audit(result))
+    typer.echo(
+        json.dumps(result.to_dict() | read, indent=2)
+        if as_json
+        else shown_audit(result, all_suggestions=all_suggestions)
+    )
     _gate(result.verdict, fail_on)
 
 

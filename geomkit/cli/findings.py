@@ -14,11 +14,12 @@ ROOMY = 110
 """Columns of a terminal from which on what statistics say stands beside them; in fewer it stands below."""
 
 
-def shown_audit(audit: "Audit") -> str:
+def shown_audit(audit: "Audit", *, all_suggestions: bool = False) -> str:
     """Return an audit as text: findings in a table as wide as the terminal, verdicts in colour and in words."""
+    from geomkit.auditing.result import cells, conclusion, introduction, lines
+
     if not at_terminal():
-        return str(audit)
-    from geomkit.auditing.result import cells, conclusion, introduction
+        return "\n".join(lines(audit, all_suggestions=all_suggestions))
     from geomkit.auditing.statistics import STATISTICS
 
     rows: list[tuple[str, ...]] = []
@@ -36,7 +37,7 @@ def shown_audit(audit: "Audit") -> str:
             table(headings[:-1], [row[:-1] or row for row in rows], numbers=(1, 3, 4), breaks=(2,)),
             table(("", ""), [(row[0], row[-1]) for row in rows if len(row) > 1]),
         ]
-    return "\n".join([*introduction(audit), *drawn, *conclusion(audit)])
+    return "\n".join([*introduction(audit), *drawn, *conclusion(audit, all_suggestions=all_suggestions)])
 
 
 def shown_comparison(comparison: "Comparison") -> str:

@@ -82,6 +82,8 @@ def _first(audit: "Audit") -> Section:
     ]
     if audit.suggestions:
         elements.append(Text([_in_a_line(each) for each in audit.suggestions], points=True))
+    if audit.rejected:
+        elements.append(Text([f"Tried, and not suggested. {_in_a_line(each)}" for each in audit.rejected], points=True))
     lead = (
         "A verdict says how unlike random vectors a number is on the side that costs something, not that an index will "
         "miss neighbours: measure recall for that."

@@ -54,8 +54,8 @@ def test_what_is_wrong_is_flagged_for_the_right_reason(kind):
     assert not flagged & (others - FLAGS[kind]) - ({"cosine_mean"} if kind == "hubs" else set())
     levels = [each.verdict for each in found.flagged]
     assert levels == sorted(levels)  # "fail" before "warn"
-    said = {name for each in found.suggestions for name in each.findings}
-    assert said == flagged
+    # Whatever is said is about what was flagged.
+    assert {name for each in (*found.suggestions, *found.rejected) for name in each.findings} <= flagged
 
 
 def test_a_healthy_space_is_not_mended():
@@ -65,17 +65,59 @@ def test_a_healthy_space_is_not_mended():
     assert found.suggestions == ()
 
 
-def test_centring_is_tried_and_its_effect_computed():
-    found = of("anisotropic")
+def shifted(n=N, d=32, seed=0):
+    """Tight clusters on a sphere, and a part that all rows share: centring keeps who is near."""
+    rng = np.random.default_rng(seed)
+    centres = np.repeat(spaces.sphere(n // 10, d, seed), 10, axis=0)
+    x = centres + 0.05 * rng.standard_normal((n, d)) / np.sqrt(d)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True) + 2 / np.sqrt(d)).astype(np.float32)
+
+
+def test_centring_is_tried_on_held_out_rows_and_suggested_where_it_helps():
+    x = shifted()
+    found = audit(x, k=4, null_draws=4, seed=3)
+    assert "cosine_mean" in {each.statistic for each in found.flagged}
     tried = found.suggestions[0]
-    assert tried.transform == "Centering"
+    assert (tried.transform, tried.harm, tried.reason) == ("Centering", (), "")
     assert "cosine_mean" in tried.findings
-    x = spaces.anisotropic(N, 64).astype(np.float64)
-    for data, said in ((x, tried.before), (x - x.mean(axis=0), tried.after)):
+    shuffled = np.random.default_rng([3, 2]).permutation(N)
+    fitted, held = x[shuffled[: N // 2]].astype(np.float64), x[np.sort(shuffled[N // 2 :])].astype(np.float64)
+    for data, said in ((held, tried.before), (held - fitted.mean(axis=0), tried.after)):
         unit = data / np.linalg.norm(data, axis=1, keepdims=True)
-        mean = ((unit.sum(axis=0) ** 2).sum() - N) / (N * (N - 1))
-        assert said["cosine_mean"] == pytest.approx(mean, abs=1e-6)
-    assert not audit(spaces.anisotropic(60, 8), try_transforms=False).suggestions
+        mean = ((unit.sum(axis=0) ** 2).sum() - len(held)) / (len(held) * (len(held) - 1))
+        assert said["cosine_mean"] == pytest.approx(mean, abs=1e-5)
+    assert tried.after["neighbours kept"] >= 0.9
+    assert not audit(x, k=4, null_draws=2, try_transforms=False).suggestions
+
+
+def test_what_loses_neighbours_is_not_suggested_without_labels():
+    found = of("anisotropic")
+    assert not any(each.transform for each in found.suggestions)
+    [tried] = [each for each in found.rejected if each.transform == "Centering"]
+    assert "neighbours kept" in tried.harm
+    assert tried.after["cosine_mean"] < 0.1 < tried.before["cosine_mean"]
+    assert {each.transform for each in found.rejected} == {"Centering"}  # AllButTheTop only where labels check it
+    assert "not suggested: Centering" in str(found)
+    assert "makes worse" not in str(found)
+
+
+def test_what_takes_labels_away_is_not_suggested():
+    """The strongest directions tell the classes apart: without them hubness falls, and so does what labels tell."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=N)
+    x = spaces.hubs(N, 64)
+    x[:, :4] += 6 * np.eye(4, dtype=np.float32)[labels]
+    found = audit(x, labels=labels.tolist(), null_draws=4)
+    [tried] = [each for each in found.rejected if each.transform == "AllButTheTop"]
+    assert "same_label_rate" in tried.harm
+    assert tried.after["same_label_rate"] < tried.before["same_label_rate"] - 0.1
+    assert not any(each.transform == "AllButTheTop" for each in found.suggestions)
+    assert json.loads(found.to_json())["rejected"][0]["transform"] == found.rejected[0].transform
+
+
+def test_few_rows_try_nothing_and_say_why():
+    [tried] = audit(spaces.anisotropic(59, 8), null_draws=2).rejected
+    assert tried.reason == "59 rows are too few to try it on half of them; at k = 10 it takes 60"
 
 
 def test_rows_to_look_at_are_those_of_the_input():
@@ -175,8 +217,7 @@ def test_every_kind_of_matrix(kind, null, tmp_path):
         # Shuffled columns keep the direction that all rows share.
         assert found["cosine_mean"].verdict == "ok"
         return
-    tried = found.suggestions[0]
-    assert tried.transform == "Centering"
+    [tried] = [each for each in (*found.suggestions, *found.rejected) if each.transform == "Centering"]
     # What would fill a sparse matrix is not done behind anyone's back.
     assert ("sparse" in tried.reason) == (kind == "sparse")
 
@@ -258,4 +299,4 @@ def test_progress_is_told():
         "null gaussian: 1 of 2 random sets of 80 x 6",
         "null gaussian: 2 of 2 random sets of 80 x 6",
     ]
-    assert lines[-1] == "trying Centering"
+    assert lines[-1] == "trying Centering on held-out rows"

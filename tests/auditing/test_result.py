@@ -62,9 +62,8 @@ def test_intervals():
     assert (wilson.ci_low, wilson.ci_high) == (0.0, 0.2)
 
 
-def test_every_judged_statistic_says_what_to_try():
+def test_every_judged_statistic_has_an_effect_and_its_levels():
     for each in JUDGED:
-        assert each.remedy
         assert each.effect
         assert (each.warn < each.fail) == (each.worse == "high")
 

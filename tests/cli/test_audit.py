@@ -42,7 +42,10 @@ def test_text_has_what_a_person_wants(call, files):  # noqa: F811
     assert code == 0
     assert out.startswith("anisotropic.npy: 300 rows of 8; k = 10, cosine")
     assert "verdict: FAIL" in out
-    assert "Centering, computed on these rows: cosine_mean" in out
+    assert "not suggested: Centering" in out
+    code, out, _ = call("audit", files["anisotropic"], "--null-draws", "8", "--all-suggestions")
+    assert "Centering, on held-out rows: cosine_mean" in out
+    assert "neighbours kept" in out.split("makes worse: ")[1].splitlines()[0]
     _, out, _ = call("audit", files["anisotropic"], *QUICK, "--no-try")
     assert "computed on these rows" not in out
 

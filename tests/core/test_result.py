@@ -88,7 +88,7 @@ COSINE = SCALARS["geomkit.stats.cosine.CosineStats"]
 COMPOSED = {
     "geomkit.auditing.result.Audit": (
         "format source n d k metric null null_draws seed verdict like_random sampled_from n_dropped backend precision "
-        "matmul version findings suggestions rows"
+        "matmul version findings suggestions rejected rows"
     ),
     "geomkit.auditing.compare.Comparison": "audits paired differences alignments verdict notes",
     "geomkit.interpret.coherence.Interpretability": (
@@ -128,7 +128,7 @@ def marked(name, **values):
 
 
 def composed(name):
-    audit = {"findings": (), "suggestions": (), "rows": {}, "verdict": "ok"}
+    audit = {"findings": (), "suggestions": (), "rejected": (), "rows": {}, "verdict": "ok"}
     judged = {"npmi": np.zeros(2)}
     estimate = marked("geomkit.sampling.estimates.Estimate")
     parts = {

@@ -109,7 +109,7 @@ def test_an_audit_takes_stored_rows_and_says_why_it_tries_no_transform():
     left, right = expected.to_frame(), found.to_frame()
     np.testing.assert_array_equal(left.value.to_numpy(), right.value.to_numpy())
     assert {"transforms are tried on rows in memory; audit a sample of these"} == {
-        each.reason for each in found.suggestions if each.transform
+        each.reason for each in found.rejected
     }
     drawn = geomkit.audit(Kept(x), k=5, n_sample=600)
     np.testing.assert_array_equal(drawn.to_frame().value, geomkit.audit(x, k=5, n_sample=600).to_frame().value)

@@ -262,7 +262,7 @@ def test_many_rows_make_no_larger_page_and_no_slower_one(show, ahead, cache, tmp
 
 def test_what_a_suggestion_changed_is_a_sentence_of_its_own(found):
     text = render(audit_page(found))
-    assert "then measure again. Centering, computed on these rows: cosine_mean" in text
+    assert "Centering, on held-out rows: cosine_mean" in text
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "dot"])
