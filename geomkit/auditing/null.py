@@ -19,6 +19,7 @@ from scipy import special
 from geomkit import nulls
 from geomkit.auditing.measurements import measure
 from geomkit.auditing.passes import Options
+from geomkit.auditing.readings import READINGS
 from geomkit.auditing.statistics import STATISTICS
 from geomkit.core.atomic import replacing
 from geomkit.core.cache import cache_folder, key_of
@@ -32,7 +33,7 @@ __all__ = ["NULLS", "Expected", "Null", "draws_for", "null_of", "on_host"]
 NULLS = ("gaussian", "spectrum", "permuted")
 
 VERSION = 1
-"""Of what is drawn and measured: draws of another version are made again."""
+"""Of how sets are drawn and measured; draws of another version, or of other statistics, are made again."""
 
 WORK = 1.5e12
 """Products of coordinates that all draws may take together ..."""
@@ -167,7 +168,8 @@ def null_of(
     device = list(places) or (matrix.device if matrix.on_accelerator else None)
     plain = Options(k=options.k, metric=options.metric, device=device, threads=options.threads, compared=0)
     parts = {
-        "version": VERSION, "kind": kind, "n": n, "d": d, "k": options.k, "metric": options.metric, "seed": seed,
+        "version": VERSION, "statistics": [name for names in READINGS for name in names], "kind": kind, "n": n, "d": d,
+        "k": options.k, "metric": options.metric, "seed": seed,
         "data": "" if kind == "gaussian" else _digest(matrix.data, rows),
     }  # fmt: skip
     file = cache_folder() / "nulls" / f"{key_of(parts)}.json"

@@ -114,6 +114,17 @@ def test_draws_are_measured_on_the_devices_of_the_data(options, devices, tmp_pat
     assert {given.backend for given in seen} == {"auto"}
 
 
+def test_draws_without_a_statistic_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOMKIT_CACHE", str(tmp_path))
+    x = spaces.gaussian(30, 4)
+    fewer = {names: read for names, read in drawing.READINGS.items() if "norm_cv" not in names}
+    with monkeypatch.context() as patch:
+        patch.setattr(drawing, "READINGS", fewer)
+        patch.setattr("geomkit.auditing.measurements.READINGS", fewer)
+        null_of(x, "gaussian", OPTIONS, n_draws=2)
+    assert "norm_cv" in null_of(x, "gaussian", OPTIONS, n_draws=2).values
+
+
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("")
