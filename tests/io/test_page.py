@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 
 from tests.cli.test_cli import call, run  # noqa: F401
 from tests.io.files.samples import parquet, shaped, text, text_of
@@ -45,6 +46,8 @@ def reversed_words(path):
 WRITERS = {
     "matrix.npy": lambda path: np.save(path, X),
     "arrays.npz": lambda path: np.savez(path, embeddings=X, other=X, texts=np.array(["t"] * 40, object)),
+    "tensor.pt": lambda path: torch.save(torch.tensor(X), path),
+    "tensors.pt": lambda path: torch.save({"embeddings": torch.tensor(X), "other": torch.tensor(X), "n": 3}, path),
     "lists.parquet": lambda path: parquet(pa.table({"id": IDS, "v": LISTS}), path),
     "two.parquet": lambda path: parquet(pa.table({"title": (-2 * X).tolist(), "body": LISTS}), path),
     "text.csv": lambda path: pd.DataFrame({"id": IDS, "v": map(str, LISTS)}).to_csv(path, index=False),

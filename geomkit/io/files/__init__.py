@@ -31,6 +31,8 @@ i8bin              .i8bin                     BigANN's int8, memory-mapped
 ibin               .ibin                      BigANN's int32, memory-mapped
 safetensors        .safetensors               ``key``: a tensor, memory-mapped; bfloat16 through torch or ml_dtypes.
                                               float8 as float32. ``labels``: a one-dimensional tensor
+pt                 .pt .pth                   a tensor, or ``key``: one of a dict, memory-mapped; by `torch.load` with
+                                              ``weights_only``. ``labels``: a one-dimensional tensor
 word2vec-text      .txt .vec, .gz             first line "rows columns", then a word and its numbers a line; float32
 glove              .txt .vec, .gz             a word and its numbers a line, no first line; float32. Or numbers alone,
                                               as ``numpy.savetxt`` writes them; float64
@@ -128,6 +130,11 @@ FORMATS: dict[str, Format] = {
         Format(
             "safetensors", (".safetensors",), "A two-dimensional tensor, memory-mapped.",
             "geomkit.io.files.tensors:read_safetensors", library="safetensors", key="a tensor",
+            labels="a one-dimensional tensor", options=("bits",),
+        ),
+        Format(
+            "pt", (".pt", ".pth"), "A two-dimensional tensor that torch saved, memory-mapped.",
+            "geomkit.io.files.tensors:read_pt", magic=re.compile(rb"PK\x03\x04"), library="torch", key="a tensor",
             labels="a one-dimensional tensor", options=("bits",),
         ),
         Format(

@@ -62,7 +62,7 @@ class Format:
     magic: re.Pattern[bytes] | None = None
     """Matches the first bytes of such a file; None where nothing marks them."""
     library: str | None = None
-    """What has to be installed beside geomkit, with ``pip install 'geomkit[files]'``."""
+    """What has to be installed beside geomkit: torch with ``geomkit[torch]``, others with ``geomkit[files]``."""
     key: str = ""
     """What `key` names; empty where there is nothing to choose."""
     labels: str = ""

@@ -118,8 +118,8 @@ def library_errors(path: Path, library: str) -> Iterator[None]:
         raise refusal(path, f"{library} cannot read it ({type(why).__name__}: {reason})") from why
 
 
-def require(module: str, path: Path) -> Any:
-    """Import a library of the `files` extra.
+def require(module: str, path: Path, extra: str = "files") -> Any:
+    """Import a library of an extra.
 
     Raises
     ------
@@ -129,5 +129,5 @@ def require(module: str, path: Path) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as why:
-        msg = f"{path} needs {module}, which cannot be imported ({why}); pip install 'geomkit[files]'"
+        msg = f"{path} needs {module}, which cannot be imported ({why}); pip install 'geomkit[{extra}]'"
         raise BackendUnavailableError(msg) from why

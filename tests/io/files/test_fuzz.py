@@ -10,7 +10,7 @@ import pytest
 from geomkit.io import files
 from tests.io.files.fuzz import fuzz
 
-COMPILED = ["parquet", "arrow", "hdf5", "csv", "tsv"]
+COMPILED = ["parquet", "arrow", "hdf5", "csv", "tsv", "pt"]
 """Read by libraries that could end the process: tried in one of their own."""
 EXAMPLES = pytest.mark.parametrize("examples", [10, pytest.param(80, marks=pytest.mark.slow)])
 

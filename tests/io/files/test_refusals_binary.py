@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import sys
+import zipfile
 
 import h5py
 import numpy as np
@@ -143,6 +144,49 @@ def test_safetensors_chooses_only_what_is_named(tmp_path):
     refused(path, "nothing in it is a two-dimensional tensor of numbers; it has ['a']")
 
 
+def test_pt_holds_a_tensor_or_a_dict_of_them(tmp_path):
+    path = tmp_path / "a.pt"
+    x, beside = torch.tensor(X), {"row": torch.ones(5), "sparse": torch.eye(7).to_sparse(), "words": ["a"]}
+    torch.save({"a": x, "b": x, "bits": x > 0, "y": torch.arange(7), **beside}, path)
+    refused(path, "2 things in it are a two-dimensional tensor of numbers", "['a', 'b']")
+    refused(path, "'sparse' is not a two-dimensional tensor", "torch.sparse_coo (7, 7)", key="sparse")
+    refused(path, "'words' is not a two-dimensional tensor", "but list", key="words")
+    refused(path, "'row' is not a two-dimensional tensor", "F32 (5,)", key="row")
+    refused(path, "tensor 'row' has 5 labels for 7 rows", key="a", labels="row")
+    opened = files.read(path, key="b", labels="y")
+    assert (opened.note, opened.labels) == ("tensor 'b'", tuple("0123456"))
+    np.testing.assert_array_equal(files.read(path, key="bits", bits=True).vectors, X > 0)
+    torch.save(x, path)
+    refused(path, "key is 'a', but it holds one tensor, which has no name", key="a")
+    torch.save([x], path)
+    refused(path, "it holds an object of type list; it must be a tensor or a dict of them")
+    torch.save(torch.ones(1, 1).expand(10**6, 10**4), path)
+    refused(path, "has shape (1000000, 10000)", "200 times")
+    torch.save({"x": x.to(torch.float8_e5m2)}, path)
+    assert files.read(path).note == "tensor 'x', F8_E5M2 as float32"
+
+
+def test_pt_runs_no_code(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"x": torch.tensor(X), "where": tmp_path}, path)
+    refused(path, "it holds pathlib.", "which takes pickle to read")
+    torch.save(torch.nn.Embedding(3, 2), path)
+    refused(path, "it holds torch.nn.modules.sparse.Embedding, which takes pickle to read")
+    torch.save(torch.tensor(X), path, _use_new_zipfile_serialization=False)
+    refused(path, "as no pt file does")
+
+
+def test_pt_members_are_held_against_what_is_unpickled(tmp_path):
+    torch.save(torch.tensor(X), tmp_path / "whole.pt")
+    with zipfile.ZipFile(tmp_path / "whole.pt") as whole:
+        members = {info.filename: whole.read(info) for info in whole.infolist()}
+    for how, says in ((zipfile.ZIP_STORED, "it is damaged"), (zipfile.ZIP_DEFLATED, "its members are compressed")):
+        with zipfile.ZipFile(tmp_path / "a.pt", "w", how) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content[:-4] if name.endswith("data/0") else content)
+        refused(tmp_path / "a.pt", says)
+
+
 @pytest.mark.parametrize(
     ("d", "size", "says"),
     [(10**9, 40, "start with the number 1000000000"), (0, 40, "start with the number 0"), (-5, 40, "the number -5"),
@@ -188,6 +232,7 @@ LIBRARIES = {
     "tsv": "pyarrow",
     "hdf5": "h5py",
     "safetensors": "safetensors",
+    "pt": "torch",
 }
 
 
@@ -199,8 +244,9 @@ def test_a_missing_library_is_named(name, tmp_path, monkeypatch):
     def absent(module):
         raise ModuleNotFoundError(module)
 
+    extra = "torch" if name == "pt" else "files"
     monkeypatch.setattr("geomkit.io.files.refusals.importlib.import_module", _unless(LIBRARIES[name], absent))
-    with pytest.raises(BackendUnavailableError, match=rf"{LIBRARIES[name]}.*pip install 'geomkit\[files\]'"):
+    with pytest.raises(BackendUnavailableError, match=rf"{LIBRARIES[name]}.*pip install 'geomkit\[{extra}\]'"):
         files.read(path)
 
 
