@@ -44,7 +44,6 @@ that is not read is refused, and a column of numbers that counts or names the ro
 was taken and what was left out, and `columns` and `exclude` decide otherwise. Labels and names come back as text.
 """
 
-import codecs
 import importlib
 import os
 import re
@@ -268,8 +267,9 @@ def selection_of(**given: Any) -> Selection:
         raise InvalidInputError(msg)
     if (encoding := given.get("encoding")) is not None:
         try:
-            codecs.lookup(encoding)
-        except LookupError as why:
+            # Python has codecs that are no encodings of text, such as hex.
+            "a".encode(encoding)
+        except (LookupError, UnicodeError) as why:
             msg = f"encoding must be one that Python has, such as 'latin-1'; got {encoding!r}"
             raise InvalidInputError(msg) from why
     return Selection(**given)

@@ -3,12 +3,14 @@
 import csv
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from geomkit.errors import InvalidInputError
 from geomkit.io.files.record import Opened, Selection
 from geomkit.io.files.refusals import library_errors, refusal, require, shorten
 from geomkit.io.files.rows import GrowingMatrix, as_labels
@@ -62,7 +64,7 @@ def _read(name: str, delimiter: str, path: Path, selection: Selection) -> Opened
     values: dict[str, list[object]] = {column: [] for column in told}
     with open_bytes(path) as file:
         file.read(layout.skip)
-        with library_errors(path, "pyarrow"):
+        with _arrow_errors(path, selection):
             reader = arrow_csv.open_csv(
                 file,
                 read_options=arrow_csv.ReadOptions(
@@ -76,7 +78,7 @@ def _read(name: str, delimiter: str, path: Path, selection: Selection) -> Opened
             )
             batches = iter(reader)
         while True:
-            with library_errors(path, "pyarrow"):
+            with _arrow_errors(path, selection):
                 batch = next(batches, None)
             if batch is None:
                 break
@@ -109,6 +111,21 @@ def _read(name: str, delimiter: str, path: Path, selection: Selection) -> Opened
 
 read_csv = partial(_read, "csv", ",")
 read_tsv = partial(_read, "tsv", "\t")
+
+
+@contextmanager
+def _arrow_errors(path: Path, selection: Selection) -> Iterator[None]:
+    with library_errors(path, "pyarrow"):
+        try:
+            yield
+        except ValueError as why:
+            if "UTF8" not in str(why):
+                raise
+            raise _not_in(path, "its text is", selection.encoding or "utf-8", str(why)) from why
+
+
+def _not_in(path: Path, what: str, encoding: str, reason: str) -> InvalidInputError:
+    return refusal(path, f"{what} not {encoding.upper()} ({reason}); give what it is, such as encoding='latin-1'")
 
 
 def _check_empty(path: Path, column: str, cells: list[str | None], start: int) -> None:
@@ -209,8 +226,7 @@ def _first_rows(path: Path, delimiter: str, encoding: str) -> tuple[list[list[st
                 if len(rows) > SAMPLE_ROWS or (len(rows) > _LEAST_ROWS and taken > _SAMPLE_BYTES):
                     break
     except UnicodeDecodeError as why:
-        msg = f"its first rows are not {encoding.upper()} ({why.reason} at byte {why.start}); encoding must say what is"
-        raise refusal(path, msg) from why
+        raise _not_in(path, "its first rows are", encoding, f"{why.reason} at byte {why.start}") from why
     except csv.Error as why:
         raise refusal(path, f"its first rows cannot be read as {delimiter!r}-separated values: {why}") from why
     finally:

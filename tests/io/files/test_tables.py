@@ -350,8 +350,18 @@ def test_words_that_are_blank_or_of_another_encoding(tmp_path):
     with pytest.raises(InvalidInputError, match="encoding='latin-1'"):
         files.read(tmp_path / "a.txt")
     assert files.read(tmp_path / "a.txt", encoding="latin-1").names == ("zwölf",)
-    with pytest.raises(InvalidInputError, match="encoding must be one that Python has"):
-        files.read(tmp_path / "a.txt", encoding="nonsense")
+    for name in ("nonsense", "hex", "undefined"):
+        with pytest.raises(InvalidInputError, match="encoding must be one that Python has"):
+            files.read(tmp_path / "a.txt", encoding=name)
+
+
+@pytest.mark.parametrize("before", [0, 2000])
+def test_text_of_another_encoding_says_what_to_give(tmp_path, before):
+    rows = [*(["a,0.25,0.5"] * before), "zwölf,0.5,0.75"]
+    (tmp_path / "a.csv").write_bytes("\n".join(["w,x,y", *rows]).encode("latin-1"))
+    with pytest.raises(InvalidInputError, match=r"not UTF-8 \(.*\); give what it is, such as encoding='latin-1'"):
+        files.read(tmp_path / "a.csv", id="w")
+    assert files.read(tmp_path / "a.csv", id="w", encoding="latin-1").names[-1] == "zwölf"
 
 
 def test_objects_beside_the_array_that_is_asked_for(tmp_path):
