@@ -77,6 +77,7 @@ def cosine(
                 on_invalid=on_invalid,
                 threads=threads,
                 as_json=as_json,
+                read=read_of(given),
             )
             return
         found = cosine_stats(
@@ -176,6 +177,7 @@ def concentration(
                 on_invalid=on_invalid,
                 threads=threads,
                 as_json=as_json,
+                read=read_of(given),
             )
             return
         found = measure(

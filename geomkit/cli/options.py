@@ -4,7 +4,6 @@ import atexit
 import functools
 import inspect
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomkit.core.result import json_safe
 from geomkit.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -184,9 +184,7 @@ def devices(device: str | None) -> str | list[str] | None:
 def show(scalars: dict[str, Any], as_json: bool, read: Mapping[str, Any] = NO_PARTS) -> None:
     """Print scalars as a table, or as JSON with how the file was read."""
     if as_json:
-        # JSON has no NaN or infinity: null says that there is no value.
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in scalars.items()}
-        typer.echo(json.dumps(plain | dict(read), indent=2))
+        typer.echo(json.dumps(json_safe(scalars) | dict(read), indent=2))
         return
     width = max(len(name) for name in scalars)
     for name, value in scalars.items():

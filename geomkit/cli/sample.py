@@ -1,11 +1,11 @@
 """Options for statistics of a sample of points, where all pairs are out of reach, and how they are printed."""
 
-import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from geomkit.core.result import json_safe
+from geomkit.cli.options import show
 from geomkit.core.validation import OnInvalid, Precision
 from geomkit.errors import InvalidInputError
 
@@ -73,8 +73,9 @@ def show_sampled(
     on_invalid: OnInvalid,
     threads: int | None,
     as_json: bool,
+    read: Mapping[str, Any],
 ) -> None:
-    """Measure a sample, and print a table or, as JSON, a list of tidy rows."""
+    """Measure a sample, and print a table or, as JSON, scalars, estimates by name, and how the file was read."""
     from geomkit.sampling.estimator import sampled
 
     found = sampled(
@@ -90,7 +91,7 @@ def show_sampled(
         threads=threads,
         source=source,
     )
-    if not as_json:
+    if as_json:
+        show(found.to_dict(), as_json, read)
+    else:
         typer.echo(str(found))
-        return
-    typer.echo(json.dumps(json_safe(found.to_rows()), indent=2))

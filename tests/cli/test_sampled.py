@@ -1,13 +1,15 @@
 """The command line on samples of points: tables and rows that say `sampled`, and options that do not go together."""
 
 import json
-import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import geomkit
+from geomkit.core.result import json_safe
 from tests.cli.test_cli import run
+from tests.io.files.samples import parquet
 
 
 @pytest.fixture
@@ -27,17 +29,26 @@ def file(tmp_path, x):
 
 
 @pytest.mark.parametrize(("command", "metric"), [("cosine", "cosine"), ("concentration", "sqeuclidean")])
-def test_json_is_the_rows_of_the_library(call, file, x, command, metric):
+def test_json_is_what_the_library_says_and_how_the_file_was_read(call, file, x, command, metric):
     code, out, err = call(command, file, "--n-sample", 100, "--seed", 5, "--json")
     assert (code, err) == (0, "")
-    rows = json.loads(out)
-    expected = geomkit.sampled(x, 100, seed=5, metric=metric, source=str(file)).to_rows()
+    expected = geomkit.sampled(x, 100, seed=5, metric=metric, source=str(file)).to_dict()
     # JSON has no NaN, and no infinity.
-    clean = [
-        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in expected
-    ]
-    assert rows == clean
-    assert {(row["sampled"], row["sampled_from"], row["seed"]) for row in rows} == {(100, 600, 5)}
+    assert json.loads(out) == json_safe(expected) | {"read": {"note": "", "columns": [], "left_out": []}}
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_json_says_what_was_left_out(call, tmp_path, x, many):
+    lists = pa.table({"id": np.random.default_rng(1).permutation(600), "v": list(x)})
+    parquet(lists, tmp_path / "x.parquet")
+    code, out, err = call("cosine", tmp_path / ("" if many else "x.parquet"), "--n-sample", 100, "--json")
+    assert code == 0
+    assert json.loads(out)["read"] == {
+        "note": "column 'v'; left out ['id']",
+        "columns": ["v"],
+        "left_out": ["id"],
+    }
+    assert "column 'v'; left out ['id']" in err
 
 
 def test_a_table_says_sampled(call, file, x):
