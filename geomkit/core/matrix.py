@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-_ACCEPTED = "float16, bfloat16, float32, float64 or integers"
+_ACCEPTED = "float16, bfloat16, float32, float64, integers or booleans"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +175,8 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:  # noqa:
     x : array_like (n, d)
         NumPy array or memory map, torch tensor, scipy sparse matrix or array, `geomkit.Shards`, anything with
         ``__array__`` or ``__dlpack__``, a column of lists or arrays of pandas, polars, pyarrow or `datasets`, gensim's
-        KeyedVectors, or nested sequences of numbers. float16, bfloat16, float32, float64 or
-        integers.
+        KeyedVectors, or nested sequences of numbers. float16, bfloat16, float32, float64,
+        integers, or booleans, which are read as 0 and 1.
     name : str
         What messages call it.
     min_rows : int
@@ -219,6 +219,8 @@ def as_matrix(x: Any, *, name: str = "x", min_rows: int = 2) -> Matrix:  # noqa:
         )
         raise InvalidInputError(msg) from why
     _check_shape(data.shape, name, min_rows)
+    if data.dtype == np.bool_:
+        data = data.view(np.uint8)
     dtype = data.dtype.name
     if not (dtype in _FLOATS or data.dtype.kind in "iu"):
         msg = f"{name} has dtype {data.dtype}; it must be {_ACCEPTED}"
@@ -246,8 +248,10 @@ def _from_torch(x: Any, name: str, min_rows: int) -> Matrix:
         msg = f"{name} is a torch tensor on the meta device, which has no values; it must hold data"
         raise InvalidInputError(msg)
     _check_shape(tuple(x.shape), name, min_rows)
+    if x.dtype == torch.bool:
+        x = x.view(torch.uint8)
     dtype = str(x.dtype).removeprefix("torch.")
-    if dtype not in _FLOATS and (x.is_complex() or x.is_floating_point() or x.dtype == torch.bool or x.is_quantized):
+    if dtype not in _FLOATS and (x.is_complex() or x.is_floating_point() or x.is_quantized):
         msg = f"{name} has dtype {x.dtype}; it must be {_ACCEPTED}"
         raise InvalidInputError(msg)
     return Matrix(name, x.detach().resolve_neg(), "torch", int(x.shape[0]), int(x.shape[1]), dtype)
@@ -257,7 +261,7 @@ def _from_sparse(x: Any, name: str, min_rows: int) -> Matrix:
     import scipy.sparse
 
     _check_shape(x.shape, name, min_rows)
-    if x.dtype.name not in _FLOATS and x.dtype.kind not in "iu":
+    if x.dtype.name not in _FLOATS and x.dtype.kind not in "iub":
         msg = f"{name} has dtype {x.dtype}; it must be {_ACCEPTED}"
         raise InvalidInputError(msg)
     data = scipy.sparse.csr_array(x)
@@ -265,6 +269,8 @@ def _from_sparse(x: Any, name: str, min_rows: int) -> Matrix:
         # A copy, for the caller's matrix is not ours to tidy; never more than the stored entries.
         data = data.copy()
         data.sum_duplicates()
+    if data.dtype == np.bool_:
+        data = scipy.sparse.csr_array((data.data.view(np.uint8), data.indices, data.indptr), data.shape)
     return Matrix(name, data, "sparse", data.shape[0], data.shape[1], data.dtype.name)
 
 

@@ -4,6 +4,7 @@ import sys
 import ml_dtypes
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.sparse
 import torch
@@ -106,6 +107,34 @@ def test_accepted(kind, tmp_path):
         assert_within(found.mean, cosines(PLAIN).mean(), 1e-14)
 
 
+TRUTHS = PLAIN > 1
+IN_MEMORY = {
+    "array": lambda: TRUTHS,
+    "transposed": lambda: TRUTHS.T.copy().T,
+    "tensor": lambda: torch.tensor(TRUTHS.T.copy()).T,
+    "lists": TRUTHS.tolist,
+    "frame": lambda: pd.DataFrame(TRUTHS),
+    "column": lambda: pa.array(TRUTHS.tolist()),
+    "csc": lambda: scipy.sparse.csc_array(TRUTHS),
+    "twice": lambda: scipy.sparse.csr_array((np.ones(5, bool), [0, 1, 1, 2, 0], [0, 2, 4, 5]), (3, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", IN_MEMORY)
+def test_booleans_are_0_and_1(kind):
+    want = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]]) if kind == "twice" else TRUTHS
+    matrix = as_matrix(IN_MEMORY[kind]())
+    assert matrix.dtype == "uint8"
+    np.testing.assert_array_equal(matrix.block(0, 3), want)
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_booleans_are_not_copied(make):
+    x = make(TRUTHS)
+    data = as_matrix(x).data
+    assert data.data_ptr() == x.data_ptr() if make is torch.tensor else np.shares_memory(data, x)
+
+
 @pytest.mark.parametrize(
     ("dtype", "held"),
     [
@@ -169,7 +198,7 @@ def test_rows_left_out(make):
     assert list(matrix.blocks(3)) == [(0, 3), (3, 6), (6, 7)]
 
 
-DTYPES = "float16, bfloat16, float32, float64 or integers"
+DTYPES = "float16, bfloat16, float32, float64, integers or booleans"
 REFUSED = {
     "one row": (lambda: PLAIN[:1], r"x has 1 row \(shape \(1, 4\)\); it must have at least 2"),
     "no rows": (lambda: PLAIN[:0], r"x has 0 rows \(shape \(0, 4\)\); it must have at least 2"),
@@ -182,7 +211,6 @@ REFUSED = {
     "objects": (lambda: PLAIN.astype(object), f"x has dtype object; it must be {DTYPES}"),
     "mixed frame": (lambda: pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), f"x has dtype object; it must be {DTYPES}"),
     "strings": (lambda: [["a", "b"], ["c", "d"]], f"x has dtype <U1; it must be {DTYPES}"),
-    "truths": (lambda: PLAIN > 1, f"x has dtype bool; it must be {DTYPES}"),
     "complex": (lambda: PLAIN * 1j, f"x has dtype complex128; it must be {DTYPES}"),
     "longdouble": (lambda: PLAIN.astype(np.longdouble), f"x has dtype float128; it must be {DTYPES}"),
     "dates": (lambda: np.zeros((3, 2), "M8[s]"), rf"x has dtype datetime64\[s\]; it must be {DTYPES}"),
@@ -202,7 +230,6 @@ REFUSED = {
     "meta tensor": (lambda: torch.empty(3, 4, device="meta"), "x is a torch tensor on the meta device"),
     "torch vector": (lambda: torch.ones(4), r"x has 1 dimensions \(shape \(4,\)\); it must be a matrix"),
     "torch complex": (lambda: torch.ones(3, 4) * 1j, f"x has dtype torch.complex64; it must be {DTYPES}"),
-    "torch truths": (lambda: torch.ones(3, 4) > 0, f"x has dtype torch.bool; it must be {DTYPES}"),
     "torch float8": (
         lambda: torch.ones(3, 4).to(torch.float8_e4m3fn),
         f"x has dtype torch.float8_e4m3fn; it must be {DTYPES}",
@@ -210,7 +237,6 @@ REFUSED = {
     "sparse vector": (lambda: scipy.sparse.coo_array(PLAIN[0]), r"x has 1 dimensions \(shape \(4,\)\)"),
     "sparse row": (lambda: scipy.sparse.csr_array(PLAIN[:1]), r"x has 1 row \(shape \(1, 4\)\)"),
     "sparse complex": (lambda: scipy.sparse.csr_array(PLAIN * 1j), f"x has dtype complex128; it must be {DTYPES}"),
-    "sparse truths": (lambda: scipy.sparse.csr_array(PLAIN > 1), f"x has dtype bool; it must be {DTYPES}"),
     "string": (lambda: "text", r"x is 'text'; it must hold vectors: open a file"),
 }
 

@@ -173,7 +173,6 @@ BAD = {
     "complex": (np.ones((6, 6), complex), "Complex data not supported"),
     "text": (np.full((6, 6), "a"), "dtype"),
     "text objects": (np.full((6, 6), "a", object), "not numbers"),
-    "bool": (np.ones((6, 6), bool), "dtype bool"),
     "dates": (np.ones((6, 6), "datetime64[s]"), "dtype datetime64"),
     "ragged": ([[1.0, 2.0], [3.0]], "inhomogeneous"),
     "matrix": (np.asmatrix(np.ones((6, 6))), "np.matrix"),
@@ -201,7 +200,7 @@ def test_refusals(variant, name):
         with pytest.raises(InvalidInputError, match=message):
             fitted.transform(bad)
     if (
-        name in {"nan", "sparse", "masked", "bool", "one dimension"}
+        name in {"nan", "sparse", "masked", "one dimension"}
         and hasattr(fitted, "inverse_transform")
         and fitted._n_features_out == 6
     ):
