@@ -1,6 +1,7 @@
 """`audit`: measure a space, compare it with random vectors, say what that means, and what to try first."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from geomkit.auditing.statistics import STATISTICS
 from geomkit.auditing.suggestions import suggest
 from geomkit.core.deprecated import field_today, renamed_keywords
 from geomkit.core.devices import Device
+from geomkit.core.frames import by_position, row_names
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.core.validation import check_choice, check_length, check_positive, check_whole, is_number
 from geomkit.errors import InvalidInputError
@@ -38,6 +40,7 @@ def audit(
     null_draws: int | None = None,
     queries: Any = None,
     labels: Any = None,
+    names: Any = None,
     n_sample: int | None = None,
     thresholds: Mapping[str, tuple[float, float]] | None = None,
     z: float = 4.0,
@@ -70,6 +73,9 @@ def audit(
         Rows that will be searched for: how many lie outside the corpus, and how unevenly they find it.
     labels : sequence of n, optional
         A label of each row: whether neighbours share it, and whether a linear probe finds it.
+    names : sequence of n, optional
+        What to call each row where rows are shown; unless given, what the index of a pandas frame, or vectors of words
+        of gensim or spaCy, call it.
     n_sample : int, optional
         Measure so many rows, drawn with `seed`; all of them unless given. The result says so.
     thresholds : mapping, optional
@@ -125,6 +131,10 @@ def audit(
     check_whole(k, "k", 2, matrix.n - 1, high_is="n - 1")
     if labels is not None:
         check_length(labels, "labels", matrix.n)
+    names = row_names(x) if names is None else names
+    if names is not None:
+        check_length(names, "names", matrix.n)
+    labels, names = by_position(labels), by_position(names)
     drawn = _sample(matrix, n_sample, k, seed)
     data = matrix.data if drawn is None else matrix.data[drawn]
     options = Options(
@@ -154,6 +164,8 @@ def audit(
     helpful, rejected = (
         suggest(data, found, flagged, options, labels=named, progress=tell) if try_transforms else ((), ())
     )
+    if drawn is not None:
+        found = replace(found, rows=drawn[found.rows])
     from geomkit._version import __version__
 
     return Audit(
@@ -176,7 +188,8 @@ def audit(
         precision=found.precision,
         matmul=found.matmul,
         version=__version__,
-        rows=_to_look_at(found, drawn),
+        rows=_to_look_at(found),
+        names=names,
         measurements=found,
     )
 
@@ -220,7 +233,7 @@ def _sample(matrix: Matrix, n_sample: int | None, k: int, seed: int) -> NDArray[
     return np.sort(np.random.default_rng([seed, 1]).choice(matrix.n, n_sample, replace=False))
 
 
-def _to_look_at(found: Measurements, drawn: NDArray[np.int64] | None) -> dict[str, NDArray[np.int64]]:
+def _to_look_at(found: Measurements) -> dict[str, NDArray[np.int64]]:
     """Row numbers of the input that belong to findings."""
     hubs = found.hubness
     order = np.argsort(-hubs.occurrence, kind="stable")
@@ -232,5 +245,4 @@ def _to_look_at(found: Measurements, drawn: NDArray[np.int64] | None) -> dict[st
         "outliers": farthest[outliers_of(found.neighbors)[farthest]],
         "duplicates": np.flatnonzero(duplicates_of(found.neighbors, hubs.duplicate_tolerance)),
     }
-    rows = found.rows if drawn is None else drawn[found.rows]
-    return {name: rows[each[:SHOWN]] for name, each in places.items()}
+    return {name: found.rows[each[:SHOWN]] for name, each in places.items()}

@@ -180,6 +180,8 @@ class Audit(Result):
     ``duplicates``, at most 100 of each."""
     measurements: Measurements = field(repr=False, compare=False)
     """What it was read from: neighbours, occurrences, influences."""
+    names: Sequence[Any] | None = field(default=None, repr=False, compare=False)
+    """What rows of the input are called; None where they have numbers alone."""
 
     def __getitem__(self, statistic: str) -> Finding:
         """Return one finding by name; KeyError where the audit has none of it."""

@@ -115,7 +115,7 @@ def audit(
         read = read_of(found)
         result = measure(
             found.vectors, k=k, metric=metric, null=null, null_draws=null_draws, queries=asked,
-            labels=named, n_sample=sample, thresholds=_thresholds(thresholds), z=z,
+            labels=named, names=getattr(found, "names", None), n_sample=sample, thresholds=_thresholds(thresholds), z=z,
             try_transforms=try_transforms, source=Path(file).name, seed=seed, precision=precision, backend=backend,
             device=devices(device), on_invalid=on_invalid, threads=threads, progress=_say,
         )  # fmt: skip

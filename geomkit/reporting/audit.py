@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomkit.auditing.statistics import STATISTICS
+from geomkit.core.frames import by_position
 from geomkit.core.result import format_number
 from geomkit.nulls import sphere
 from geomkit.reporting.cells import number
@@ -229,8 +230,9 @@ def _neighbours(audit: "Audit") -> Section:
 
 def _rows(audit: "Audit", labels: Sequence[Any] | None) -> Section | None:
     columns = [Column("row"), Column("why", number=False), Column("in results of")]
-    if labels is not None:
-        columns.append(Column("label", number=False))
+    told = {"name": audit.names, "label": by_position(labels)}
+    given = {heading: texts for heading, texts in told.items() if texts is not None}
+    columns += [Column(heading, number=False) for heading in given]
     occurrence = dict(
         zip(audit.measurements.rows.tolist(), audit.measurements.hubness.occurrence.tolist(), strict=True)
     )
@@ -242,8 +244,7 @@ def _rows(audit: "Audit", labels: Sequence[Any] | None) -> Section | None:
                 Cell(about, about),
                 Cell(f"{occurrence[row]:,}", float(occurrence[row])),
             ]
-            if labels is not None:
-                cells.append(Cell(str(labels[row]), clipped(str(labels[row]))))
+            cells += [Cell(str(texts[row]), clipped(str(texts[row]))) for texts in given.values()]
             rows.append(tuple(cells))
     if not rows:
         return None

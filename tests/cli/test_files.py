@@ -16,7 +16,7 @@ import pytest
 
 import geomkit
 from tests.cli.test_cli import call, run  # noqa: F401
-from tests.io.files.samples import parquet, text
+from tests.io.files.samples import parquet, text, text_of
 from tests.io.test_page import WRITERS
 
 X = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
@@ -234,3 +234,10 @@ def test_standard_input_is_read_as_what_it_starts_like(call, folder, monkeypatch
     assert code == 0, err
     assert f"geomkit: standard input: read as {INPUTS[name]}\n" in err
     assert json.loads(out)["cosine_mean"] == json.loads(call("moments", name, "--json")[1])["cosine_mean"]
+
+
+def test_the_page_calls_rows_by_their_words(call, folder):  # noqa: F811
+    text(text_of(np.repeat(X[:30], 2, 0), [f"word-{at}" for at in range(60)]), folder / "a.vec")
+    code, *_ = call("audit", "a.vec", *QUICK, "--no-try", "--html", "a.html")
+    assert code == 0
+    assert "word-" in (folder / "a.html").read_text(encoding="utf-8")

@@ -5,10 +5,12 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import geomkit
 from geomkit.core.result import format_number
+from geomkit.errors import InvalidInputError
 from geomkit.nulls import sphere
 from geomkit.reporting.audit import VERDICTS, audit_page
 from geomkit.reporting.comparison import comparison_page
@@ -219,6 +221,28 @@ def test_a_hostile_file_is_shown_and_does_nothing(show, cache, tmp_path):
         assert page.tab.locator("#table-rows bdi").count() > 0
         page.tab.locator("#table-rows th button", has_text="label").click()
         assert page.said == []
+
+
+@pytest.mark.parametrize("sample", [None, 60])
+def test_rows_are_called_what_the_frame_calls_them(cache, sample):
+    x = spaces.repeated(80, 6)
+    index = [f"doc-{at}" for at in range(80)]
+    topics = pd.Series(["a", "b"] * 40, index=range(80)[::-1])
+    kinds = topics.map({"a": "kind-0", "b": "kind-1"})
+    options = {"k": 4, "null_draws": 2, "labels": topics, "n_sample": sample, "try_transforms": False}
+    found = geomkit.audit(pd.DataFrame(x, index), **options)
+    plain = geomkit.audit(x, **options | {"labels": list(topics)})
+    assert found["same_label_rate"].value == plain["same_label_rate"].value
+    assert found.measurements.rows.max() > 60  # of the input, not of the sample
+    table = next(each for each in audit_page(found, kinds).sections if each.name == "rows").elements[0]
+    assert [column.heading for column in table.columns][3:] == ["name", "label"]
+    assert table.rows
+    for number, *_, name, kind in table.rows:
+        assert (name.shown, kind.shown) == (f"doc-{number.shown}", f"kind-{int(number.shown) % 2}")
+    (elsewhere,) = (each for each in audit_page(plain).sections if each.name == "rows")
+    assert len(elsewhere.elements[0].columns) == 3
+    with pytest.raises(InvalidInputError, match="names has 2 entries; it must have one for each of the 80 rows"):
+        geomkit.audit(x, k=4, names=["a", "b"])
 
 
 def test_a_comparison_shows_one_space_at_a_time(show, comparison_file, compared):
