@@ -39,6 +39,13 @@ def folders(path, *parts):
         parquet(pa.table({"v": LISTS[20 * at : 20 * at + 20]}), path / part / f"part-{at}.parquet")
 
 
+def text_parts(path):
+    for at in range(2):
+        half = slice(20 * at, 20 * at + 20)
+        frame = pd.DataFrame({"id": IDS[half], "v": map(str, LISTS[half])})
+        frame.to_csv(path.parent / f"text-{at}.csv", index=False)
+
+
 def reversed_words(path):
     text(text_of(X[::-1], NAMES[::-1]), path)
 
@@ -66,6 +73,7 @@ WRITERS = {
     "ann.hdf5": ann,
     "base.fbin": lambda path: shaped(path, X),
     "shards": lambda path: folders(path, ""),
+    "text-*.csv": text_parts,
     "partitions": lambda path: folders(path, "lang=en", "lang=fr"),
     "first.vec": lambda path: text(text_of(X, NAMES), path),
     "second.vec": reversed_words,

@@ -124,14 +124,24 @@ def check_text(columns, vectors, flat, random, folder):
     lines = "".join(json.dumps({name: row[name] for name in order}) + "\n" for row in rows)
     (folder / "a.jsonl").write_text(lines)
     check(lambda: files.read(folder / "a.jsonl").vectors, vectors, lines)
+    half = len(rows) // 2
+    for at, part in enumerate((slice(half), slice(half, None))):
+        (folder / f"part-{at}.jsonl").write_text("".join(lines.splitlines(keepends=True)[part]))
+    check(lambda: read_all(open_shards(str(folder / "part-*.jsonl"))), vectors, ("shards", lines))
     if flat:
         x = vectors[0][1].astype(float)
         frame = pd.concat([frame, pd.DataFrame({f"dim_{at}": x[:, at] for at in range(x.shape[1])})], axis=1)
     else:
         frame = pd.DataFrame(rows)[order]
     for name, delimiter in (("a.csv", ","), ("a.tsv", "\t")):
-        frame.to_csv(folder / name, index=random.random() < 0.3, sep=delimiter)
+        with_index = random.random() < 0.3
+        frame.to_csv(folder / name, index=with_index, sep=delimiter)
         check(lambda name=name: files.read(folder / name).vectors, vectors, (folder / name).read_text())
+        for at, part in enumerate((slice(half), slice(half, None))):
+            frame[part].to_csv(folder / f"part-{at}{name[1:]}", index=with_index, sep=delimiter)
+        check(
+            lambda name=name: read_all(open_shards(str(folder / f"part-*{name[1:]}"))), vectors, (name, "shards", rows)
+        )
 
 
 @pytest.mark.parametrize("examples", [100, pytest.param(2000, marks=pytest.mark.slow)])

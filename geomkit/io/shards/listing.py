@@ -28,6 +28,10 @@ _READERS = {
     ".feather": "geomkit.io.shards.arrow:open_arrow",
     ".ipc": "geomkit.io.shards.arrow:open_arrow",
     ".zarr": "geomkit.io.shards.zarr_:open_zarr",
+    ".csv": "geomkit.io.shards.text:open_text",
+    ".tsv": "geomkit.io.shards.text:open_text",
+    ".jsonl": "geomkit.io.shards.text:open_text",
+    ".ndjson": "geomkit.io.shards.text:open_text",
 }
 SUFFIXES = ", ".join(_READERS)
 """What the names of shards may end in."""

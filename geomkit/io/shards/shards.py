@@ -275,10 +275,10 @@ def open_shards(
     where : address, array, iterator, or a list of addresses and arrays
         A folder, a glob or a file, as a path or as any address that fsspec knows (``s3://bucket/vectors``); or several
         in a list, in that order. A folder's shards come in the natural order of their names, part-2 before part-10, and
-        folders within it are not entered. Shards are .npy, .parquet (.pq), .arrow (.feather, .ipc) or .zarr, all of one
-        kind in a folder; hidden files and what Spark leaves beside shards (``_SUCCESS``, ``_metadata``, ``.crc``) are
-        none. Or an array or memory map (n, d), or a list of such. Or an iterator of blocks (m, d), which is drawn at
-        once and written to a temporary file.
+        folders within it are not entered. Shards are .npy, .parquet (.pq), .arrow (.feather, .ipc), .zarr, or text in
+        .csv, .tsv or .jsonl (.ndjson), all of one kind in a folder; hidden files and what Spark leaves beside shards
+        (``_SUCCESS``, ``_metadata``, ``.crc``) are none. Or an array or memory map (n, d), or a list of such. Or an
+        iterator of blocks (m, d), which is drawn at once and written to a temporary file.
     key : str, optional
         Which column (Parquet, Arrow) or array (zarr) holds the vectors; needed where several could.
     columns, exclude : str or sequence of str, optional
@@ -312,7 +312,8 @@ def open_shards(
     Headers and footers are read, and of tables the first rows, which tell what is the vectors. Files
     must stay as they are while in use: size and time are looked at again with each read. Local .npy and uncompressed
     Arrow files are mapped into memory. A column-major .npy elsewhere takes a request for each column of each piece.
-    Sparse matrices are not sharded: pass one as it is.
+    A file of text is parsed whole, once for its number of rows and again whenever its rows are no longer kept: write
+    text that comes to more than is kept as Parquet first. Sparse matrices are not sharded: pass one as it is.
     """
     if max_memory is not None and (
         isinstance(max_memory, bool) or not isinstance(max_memory, (int, np.integer)) or max_memory < 1

@@ -1,13 +1,16 @@
 """Rows of shards against the plain array, to the bit."""
 
+import json
 import pickle
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import ml_dtypes
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -289,3 +292,45 @@ def test_pieces_are_decoded_ahead_once_and_only_where_there_is_room(tmp_path):
     broken._reader.shutdown(wait=True)
     with pytest.raises(InvalidInputError, match=r"a\.parquet"):
         broken.read(0, 10)
+
+
+def as_csv(x, path):
+    pd.DataFrame({"id": np.random.default_rng(0).permutation(len(x)), "v": x.tolist()}).to_csv(path, index=False)
+
+
+def as_jsonl(x, path):
+    path.write_text("".join(json.dumps({"id": 7, "v": row}) + "\n" for row in x.tolist()))
+
+
+@pytest.mark.parametrize(("suffix", "how"), [(".csv", as_csv), (".jsonl", as_jsonl)])
+def test_files_of_text_are_shards(tmp_path, suffix, how):
+    cuts = (0, 40, 107, 108, 257)
+    for number, (start, stop) in enumerate(pairwise(cuts)):
+        how(X[start:stop], tmp_path / f"part-{number}{suffix}")
+    shards = open_shards(tmp_path)
+    assert (shards.shape, shards.dtype, shards.columns, shards.left_out) == ((257, 5), "float64", ["v"], ["id"])
+    assert "left out ['id']" in shards.note
+    for each in (shards, copied(shards)):
+        assert np.array_equal(each.read(30, 200), X[30:200])
+        assert np.array_equal(each.take(np.array([256, 0, 107])), X[[256, 0, 107]])
+    assert shards.where(107) == f"row 0 of part-2{suffix}"
+    fresh = open_shards(tmp_path)
+    how(X[:9], tmp_path / f"part-0{suffix}")
+    with pytest.raises(InvalidInputError, match="it changed since it was opened"):
+        fresh.read(0, 3)
+    with pytest.raises(
+        InvalidInputError, match="text is read from local files alone; copy it here, or write it as Par"
+    ):
+        open_shards(to_memory(tmp_path, "text"))
+
+
+def test_files_of_text_must_have_their_vectors_in_the_same_columns(tmp_path):
+    (tmp_path / "0.csv").write_text("a,b\n0.5,0.25\n0.75,0.5\n")
+    (tmp_path / "1.csv").write_text("b,a\n0.5,0.25\n0.75,0.5\n")
+    with pytest.raises(InvalidInputError, match=r"its vectors are in \['b', 'a'\], those of .*0\.csv in \['a', 'b'\]"):
+        open_shards(tmp_path)
+    (tmp_path / "1.csv").write_text("0.5,0.25\n0.75,0.5\n")
+    with pytest.raises(InvalidInputError, match=r"its vectors are in \['1', '2'\]"):
+        open_shards(tmp_path)
+    found = open_shards(str(tmp_path / "0.csv"), columns="b")
+    assert np.array_equal(found.read(0, 2), [[0.25], [0.5]])
