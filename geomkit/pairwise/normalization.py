@@ -28,6 +28,7 @@ __all__ = [
     "rescaled",
     "room",
     "taken",
+    "typical_distance",
     "unit_rows",
 ]
 
@@ -162,6 +163,23 @@ def taken(matrix: Matrix, backend: Backend, numbers: NDArray[np.int64]) -> Any:
 def _placed(matrix: Matrix, backend: Backend, x: Any) -> Any:
     wide = x.dtype.itemsize == 8 or backend is Backend.REFERENCE
     return module(backend).as_working(x, "float64" if wide else "float32", _device(matrix, backend))
+
+
+_FEW = 32
+"""Rows whose pairs tell how far apart rows are."""
+
+
+def typical_distance(rows: Rows, p: float) -> float:
+    """Return the median distance among a few centred rows, as the kernel `minkowski` measures it, over their scale.
+
+    It says where counters should be finest. A mean would follow one row that is far from all others.
+    """
+    few = np.unique(np.linspace(0, rows.n - 1, _FEW).astype(np.int64))
+    given = module(rows.backend).to_numpy(taken(rows.matrix, rows.backend, few))
+    x = given.astype(np.float64) / rows.scale
+    out = np.empty((len(few), len(few)))
+    load("minkowski", Backend.REFERENCE)(x, x, out, p)
+    return float(np.median(out[np.triu_indices(len(few), 1)]))
 
 
 def room(matrix: Matrix) -> int:

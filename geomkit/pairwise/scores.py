@@ -28,10 +28,12 @@ from geomkit.pairwise.normalization import (
     power_of_two,
     rescaled,
     taken,
+    typical_distance,
 )
 
 __all__ = [
     "COARSE",
+    "FAR",
     "UNIT_ROUNDOFF",
     "EntryBounds",
     "Form",
@@ -49,6 +51,10 @@ UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "tf32": 2.0**-10, "fl
 
 COARSE = ("bfloat16", "float16", "tf32")
 """Precisions in which the rows are rounded further than the sums of their products, which are float32."""
+
+FAR = 2
+"""A mean that is more than so many medians follows a few rows that are far from the others: counters about it would be
+wider than most distances."""
 
 _LEAST_NORMAL = 2.0**-126
 """Numbers below may be taken for nothing by products, and by the keys of candidates, in float32."""
@@ -148,6 +154,10 @@ class Scores:
     def unit(self) -> float:
         """Scores of the data are this times the scores of the prepared rows."""
         return 1.0 if self.directed else self.scale * self.scale
+
+    def centre(self, mean: float) -> float:
+        """Return where to count minus half squared distances: at their mean, unless a few rows decide that."""
+        return mean if mean >= FAR * self.origin else self.origin
 
     @property
     def sparse(self) -> bool:
@@ -445,7 +455,7 @@ def euclidean_scores(
     Returns
     -------
     Scores
-        ``origin`` is minus half the mean squared distance.
+        ``origin`` is minus half the mean squared distance, or the median of a few where that is less than half of it.
 
     Raises
     ------
@@ -487,6 +497,9 @@ def _shifted(rows: Rows, precision: str, dtype: str, form: Form) -> Scores:
         spread = float(rows.squares.sum())
         # Sparse rows are not centred: the squares about the mean are fewer.
         typical = spread / (n - 1)
+        # A row far from all others makes the mean of squares no typical one.
+        median = typical_distance(rows, 2.0) ** 2 * rows.matrix.d / 2
+        typical = typical if typical <= FAR * median else median
         offset, origin = typical / 2, -typical
     elif form is Form.RESIDUAL:
         middle = float(mean @ mean)

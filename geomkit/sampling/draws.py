@@ -129,6 +129,7 @@ class Drawn:
     def sweep(self, entries: Vector, known: Known | None, threads: int | None) -> "Swept":
         """Measure all pairs of the points, and count entries at most `entries`."""
         centre = known.mean / self.slope if known else self.scores.origin
+        centre = centre if self.slope == 1.0 else self.scores.centre(centre)
         kernels = len(entries) + 2
         if self.cuts is None:
             points = PointCounts(entries, len(self.rows))

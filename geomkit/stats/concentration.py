@@ -15,8 +15,9 @@ from geomkit.core.validation import BackendName, OnInvalid, Precision, check_cho
 from geomkit.covariance.accumulate import accumulate, by_columns, valid_rows
 from geomkit.covariance.gram import gram_pair_sums
 from geomkit.kernels import Backend, load, module
-from geomkit.pairwise.normalization import Rows, centred_rows
+from geomkit.pairwise.normalization import Rows, centred_rows, typical_distance
 from geomkit.pairwise.reducers import RowRanges, Tally
+from geomkit.pairwise.scores import FAR
 from geomkit.pairwise.sweep import sweep
 from geomkit.pairwise.tiles import Tiles
 from geomkit.stats.distribution import Distribution
@@ -123,11 +124,12 @@ def concentration_of(rows: Rows, p: float, *, threads: int | None = None, size: 
     if p == 2:
         squared = squared_distance_moments(rows, threads)
         tiles, unit = Tiles(rows, "euclidean"), rows.scale
-        centre = math.sqrt(squared[0])
+        centre, typical = math.sqrt(squared[0]), typical_distance(rows, p) * math.sqrt(d)
+        centre = centre if centre <= FAR * typical else typical
     else:
         tiles = Tiles(rows, "minkowski", p)
         unit = rows.scale * _power(d, p)
-        centre = _typical(rows, p)
+        centre = typical_distance(rows, p)
     module(rows.backend).product(rows.dtype, tiles.operations)
     tally, ranges = Tally(rows.backend, centre, rows.device), RowRanges(rows.backend, n, rows.device)
     sweep(tiles, [tally, ranges], threads=threads, size=size)
@@ -210,15 +212,6 @@ def _over_rows(values: NDArray[np.float64]) -> tuple[float, float]:
         return math.nan, math.nan
     se = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return float(values.mean()), se
-
-
-def _typical(rows: Rows, p: float) -> float:
-    """Mean distance among a few rows: where the counters should be finest. It decides resolution, not the answer."""
-    few = np.unique(np.linspace(0, rows.n - 1, 32).astype(np.int64))
-    block = rows.take(few)
-    out = module(rows.backend).zeros((len(few), len(few)), rows.dtype, rows.device)
-    load("sparse_minkowski" if rows.sparse else "minkowski", rows.backend)(block, block, out, p)
-    return float(out.sum()) / (len(few) * (len(few) - 1))
 
 
 def _recompute(rows: Rows, nearest: NDArray[np.float64]) -> int:

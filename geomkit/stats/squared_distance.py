@@ -55,7 +55,8 @@ class SquaredDistanceStats(Result):
     def quantile(self, q: ArrayLike) -> Any:
         """Squared distance at or below which a share `q` of the pairs lies.
 
-        Within `error_bound` plus the rounding of the counter, ``2**-8 |value - mean|``; 0 and 1 give `min` and `max`.
+        Within `error_bound` plus the rounding of the counter, ``2**-8 |value - centre|``: the centre is the mean, or
+        the median of a few pairs where the mean is more than twice that. 0 and 1 give `min` and `max`.
         """
         found = np.asarray(self.distribution.quantile(1 - np.asarray(q, np.float64)))
         value = np.maximum(-2 * self.unit * found, 0.0)
@@ -107,7 +108,7 @@ def squared_distance_stats(
     Notes
     -----
     O(n² d) time, through one product of the rows less their mean, which a far-away origin costs no digits. Counters are
-    finest near the mean squared distance.
+    finest near the mean squared distance, or near the median of a few pairs where the mean is more than twice that.
 
     Examples
     --------
@@ -127,7 +128,7 @@ def distances_of(scores: Scores, *, threads: int | None = None, size: int | None
     n, factor = scores.n, 2 * scores.unit
     by_row = mean_square_by_row(scores)
     mean = float(by_row.mean())
-    tally = Tally(scores.backend, -mean / 2, scores.device, origin=scores.origin, rounded=scores.rounded)
+    tally = Tally(scores.backend, scores.centre(-mean / 2), scores.device, origin=scores.origin, rounded=scores.rounded)
     sweep(Tiles(scores, "gram"), [tally], threads=threads, size=size)
     found = Distribution.of(tally).within(-math.inf, 0.0)
     skewness, kurtosis = found.shape(scores.bound, single=scores.dtype != "float64")

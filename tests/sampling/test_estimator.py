@@ -357,3 +357,13 @@ def test_too_many_blocks_for_their_pairs(monkeypatch):
 def test_moments_that_overflow_are_refused():
     with pytest.raises(InvalidInputError, match="moments must be finite, or False for none"):
         sampled(x_of().astype(np.float64) * 1e100, 100, seed=0, metric="sqeuclidean")
+
+
+def test_one_row_far_away_moves_no_quantile():
+    x = np.random.default_rng(0).standard_normal((300, 16))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x[137] *= 1e4
+    found = geomkit.sampled(x, 280, seed=3, metric="sqeuclidean")
+    assert 137 in found.rows
+    values = np.square(x[:, None] - x).sum(axis=2)[np.triu_indices(300, 1)]
+    assert found["quantile_0.5"].value == pytest.approx(np.median(values), rel=0.02)

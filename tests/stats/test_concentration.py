@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
@@ -360,3 +361,18 @@ def test_printing_and_dict_show_every_scalar():
     assert set(scalars) == set(found.__dataclass_fields__) - {"distribution", "unit"}
     assert scalars["relative_contrast"] == found.relative_contrast
     assert len(str(found).splitlines()) == len(scalars)
+
+
+@pytest.mark.parametrize("row", [0, 137, 299])
+@pytest.mark.parametrize("p", [2.0, 1.0, 0.5, math.inf])
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array, torch.tensor])
+def test_one_row_far_away_moves_no_quantile(kind, p, row):
+    x = np.random.default_rng(0).standard_normal((300, 16))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x[row] *= 1e4
+    found, shares = concentration(kind(x), p=p), np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    apart = np.abs(x[:, None] - x)[np.triu_indices(300, 1)]
+    values = apart.max(axis=1) if p == math.inf else (apart**p).sum(axis=1) ** (1 / p)
+    # Of unit rows about a mean 33 away, which float32 holds to 2e-6 of that; counters are 2**-8 wide.
+    np.testing.assert_allclose(found.quantile(shares), np.quantile(values, shares), rtol=2.0**-8)
+    np.testing.assert_allclose([found.mean, found.std], [values.mean(), values.std()], rtol=1e-5)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 
 from geomkit.errors import InvalidInputError
 from geomkit.stats.squared_distance import squared_distance_stats
@@ -126,3 +127,20 @@ def test_printing_and_refusals():
         squared_distance_stats(np.ones((3, 2)), precision="float8")
     with pytest.raises(InvalidInputError, match="precision 'bfloat16' is for dense rows; x is sparse"):
         squared_distance_stats(scipy.sparse.eye_array(4, format="csr"), precision="bfloat16")
+
+
+@pytest.mark.parametrize("row", [0, 137, 299])
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array, torch.tensor])
+def test_one_row_far_away_moves_no_quantile(kind, row):
+    x = np.random.default_rng(0).standard_normal((300, 16))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x[row] *= 1e4
+    shares = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    values = np.square(x[:, None] - x).sum(axis=2)[np.triu_indices(300, 1)]
+    found = squared_distance_stats(kind(x))
+    np.testing.assert_allclose(found.quantile(shares), np.quantile(values, shares), rtol=2.0**-7)
+    assert found.mean == pytest.approx(values.mean(), rel=1e-12)
+    assert found.std == pytest.approx(values.std(), rel=1e-5)
+    np.testing.assert_allclose(
+        squared_distance_stats(kind(x), precision="float64").quantile(shares), np.quantile(values, shares), rtol=2.0**-8
+    )
