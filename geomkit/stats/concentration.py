@@ -54,6 +54,8 @@ class Concentration(Result):
     """Rows whose nearest distance is 0 (duplicates), left out of the two averages over rows."""
     n_recomputed: int
     """Rows whose nearest distance was too small to trust from the product (p = 2) and was taken from differences."""
+    error_bound: float
+    """Proven bound on the absolute error of any single distance at this precision on this data; NaN unless p is 2."""
     backend: str
     precision: str
     n_dropped: int
@@ -154,6 +156,7 @@ def concentration_of(rows: Rows, p: float, *, threads: int | None = None, size: 
         nearest_to_mean_se=lead_se,
         n_skipped=int(n - apart.sum()),
         n_recomputed=recomputed,
+        error_bound=_error_bound(rows, found) * unit if p == 2 else math.nan,
         backend=rows.backend.value,
         precision=rows.dtype,
         n_dropped=rows.matrix.n_dropped,
@@ -214,10 +217,30 @@ def _over_rows(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.mean()), se
 
 
+def _gamma(rows: Rows) -> tuple[float, float]:
+    """Return what a square distance through the product errs by, over the squares of both rows, and the roundoff."""
+    length, u = rows.matrix.longest_row + 10, float(np.finfo(rows.dtype).eps) / 2
+    return length * u / (1 - length * u), u
+
+
+def _error_bound(rows: Rows, found: Distribution) -> float:
+    """Bound the error of any distance over the scale, from the largest rows and the least distance that was measured.
+
+    Rounding moves each row by at most its roundoff, and the mean by its own. A root differs by at most the square root
+    of what its square errs by, and by no more than that over the root itself.
+    """
+    gamma, u = _gamma(rows)
+    squares = np.partition(rows.squares, -2)[-2:]
+    mean = 0.0 if rows.mean is None else float(np.linalg.norm(rows.mean / rows.scale))
+    moved = (u + 2.0**-50) * float(np.sqrt(squares).sum()) + 2.0**-52 * mean
+    square = gamma * (1 + 2 * u) ** 2 * float(squares.sum())
+    root = min(math.sqrt(square), square / found.minimum) if found.minimum > 0 else math.sqrt(square)
+    return moved + root + 4 * u * (found.maximum + root)
+
+
 def _recompute(rows: Rows, nearest: NDArray[np.float64]) -> int:
     """Replace nearest distances that the product could not tell from 0 by differences; return how many."""
-    length, u = rows.matrix.longest_row + 10, float(np.finfo(rows.dtype).eps) / 2
-    gamma = length * u / (1 - length * u)
+    gamma, _ = _gamma(rows)
     unsure = np.flatnonzero(nearest**2 <= CERTAIN * gamma * (rows.squares + rows.squares.max()))
     kernel, memory = load("sparse_minkowski" if rows.sparse else "minkowski", rows.backend), module(rows.backend)
     factor, step = math.sqrt(rows.matrix.d), 512

@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 
 from geomkit.core.matrix import as_matrix
 from geomkit.errors import InvalidInputError
-from geomkit.kernels import Backend
+from geomkit.kernels import Backend, load, module
 from geomkit.pairwise.normalization import centred_rows
 from geomkit.stats.concentration import CERTAIN, concentration, concentration_of
 from tests.bounds import assert_between, assert_within, gamma, unit
@@ -376,3 +376,28 @@ def test_one_row_far_away_moves_no_quantile(kind, p, row):
     # Of unit rows about a mean 33 away, which float32 holds to 2e-6 of that; counters are 2**-8 wide.
     np.testing.assert_allclose(found.quantile(shares), np.quantile(values, shares), rtol=2.0**-8)
     np.testing.assert_allclose([found.mean, found.std], [values.mean(), values.std()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize(("backend", "precision"), GRID)
+def test_the_error_bound_holds_every_distance(name, backend, precision):
+    x = data(name, *SHAPE)
+    found = concentration(x, backend=backend, precision=precision)
+    rows = centred_rows(as_matrix(x), Backend(backend), found.precision, "raise")
+    memory, block = module(rows.backend), rows.make(0, len(x), rows.dtype)
+    measured, squares = memory.zeros((len(x), len(x)), rows.dtype), memory.as_working(rows.squares, rows.dtype)
+    load("euclidean", rows.backend)(block, block, measured, squares, squares)
+    exact = np.sqrt(np.square(np.asarray(x, np.float64)[:, None] - np.asarray(x, np.float64)).sum(axis=2))
+    off = np.abs(upper(memory.to_numpy(measured).astype(np.float64) * rows.scale) - upper(exact))
+    assert off.max() <= found.error_bound
+    # Where no distance is near 0, it is no more than a hundred times what the largest rows could err by.
+    if upper(exact).min() > 0.1 * math.sqrt(rows.squares.max()) * rows.scale:
+        assert found.error_bound < 100 * SHAPE[1] * unit(found.precision) * math.sqrt(rows.squares.max()) * rows.scale
+
+
+def test_the_error_bound_is_that_of_euclidean_distances_alone():
+    x = data("gaussian", *SHAPE)
+    assert math.isnan(concentration(x, p=1).error_bound)
+    twice = np.repeat(x, 2, axis=0)
+    assert 0 < concentration(x).error_bound < concentration(twice).error_bound < 0.05
+    assert concentration(scipy.sparse.csr_array(x), precision="float64").error_bound < 1e-12
