@@ -293,10 +293,12 @@ def test_rows_that_cannot_be_measured_are_refused():
 
 def test_progress_is_told():
     lines = []
-    audit(spaces.anisotropic(80, 6), null_draws=2, seed=99, progress=lines.append)
+    audit(spaces.anisotropic(80, 6), null_draws=8, seed=99, progress=lines.append)
     assert lines[0].startswith("measuring 80 rows of 6")
     assert [line for line in lines if "random sets" in line] == [
-        "null gaussian: 1 of 2 random sets of 80 x 6",
-        "null gaussian: 2 of 2 random sets of 80 x 6",
+        "null gaussian: 1 of 8 random sets of 80 x 6",
+        "null gaussian: 3 of 8 random sets of 80 x 6",
+        "null gaussian: 5 of 8 random sets of 80 x 6",
+        "null gaussian: 7 of 8 random sets of 80 x 6",
     ]
     assert lines[-1] == "trying Centering on held-out rows"
