@@ -316,7 +316,7 @@ def _skdim(x: NDArray[np.float32], estimator: str, **how: Any) -> float:
     with warnings.catch_warnings():
         # It says how many duplicates it leaves out; ours does the same.
         warnings.simplefilter("ignore")
-        return float(getattr(skdim.id, estimator)().fit(unit, **how).dimension)
+        return float(getattr(skdim.id, estimator)().fit(unit, **how).dimension_)
 
 
 _ESTIMATORS: dict[str, tuple[str, Callable[[NDArray[np.float32]], float]]] = {

@@ -175,9 +175,10 @@ def null_of(
     file = cache_folder() / "nulls" / f"{key_of(parts)}.json"
     drawn = _read(file, parts)
     make = _maker(matrix.data, kind, n, d, rows)
-    for number in range(len(drawn), n_draws):
+    first = len(drawn)
+    for number in range(first, n_draws):
         # The first one and every quarter: a line for each draw would bury the rest.
-        if progress is not None and (number == len(drawn) or 4 * number // n_draws != 4 * (number - 1) // n_draws):
+        if progress is not None and (number == first or 4 * number // n_draws != 4 * (number - 1) // n_draws):
             progress(f"null {kind}: {number + 1} of {n_draws} random sets of {n} x {d}")
         found = measure(make(np.random.default_rng([seed, number])), plain)
         drawn.append({name: value.value for name, value in found.values.items()})

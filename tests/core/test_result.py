@@ -37,7 +37,7 @@ SCALARS = {
     ),
     "geomkit.stats.concentration.Concentration": (
         "n d p n_pairs mean std relative_variance relative_variance_squared relative_contrast relative_contrast_se "
-        "nearest_to_mean nearest_to_mean_se n_skipped n_recomputed backend precision n_dropped"
+        "nearest_to_mean nearest_to_mean_se n_skipped n_recomputed error_bound backend precision n_dropped"
     ),
     "geomkit.stats.cosine.CosineStats": (
         "n d n_pairs mean mean_se std skewness kurtosis min max error_bound backend precision matmul n_dropped"

@@ -253,8 +253,8 @@ def test_a_cached_training_is_the_one_that_ran(kept, tmp_path, monkeypatch):
 
 
 def test_a_cached_training_that_was_stopped_goes_on(kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.train_autoencoder, "__kwdefaults__",
-                        training.train_autoencoder.__kwdefaults__ | {"every": 5})  # fmt: skip
+    trained = training.train_autoencoder.__wrapped__
+    monkeypatch.setattr(trained, "__kwdefaults__", trained.__kwdefaults__ | {"every": 5})
 
     def stopping(line):
         if "step 15 " in line:

@@ -38,7 +38,7 @@ def nearest(name):
 
 
 def theirs(estimator, x, **how):
-    return estimator.fit(x, **how).dimension
+    return estimator.fit(x, **how).dimension_
 
 
 def test_there_are_manifolds_of_all_sorts():
@@ -61,7 +61,7 @@ def test_mle_is_their_plain_one_averaged_as_inverses(name):
     found, x = mle_of(nearest(name)), manifolds()[name]
     plain = skdim.id.MLE().fit(x, n_neighbors=K)
     assert plain.comb_ == "mle"
-    assert found.dimension == pytest.approx(plain.dimension, rel=RELATIVE)
+    assert found.dimension == pytest.approx(plain.dimension_, rel=RELATIVE)
     assert found.local == pytest.approx(plain.dimension_pw_, rel=RELATIVE)
     # Corrected for bias, each local value has k - 2 for k - 1, and so has their average.
     unbiased = theirs(skdim.id.MLE(unbiased=True), x, n_neighbors=K)

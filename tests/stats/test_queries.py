@@ -382,13 +382,13 @@ def test_the_fit_of_queries_needs_queries():
 def test_the_old_names_work_and_warn():
     x, q = data("clustered", 30, 5), data("clustered", 7, 5, seed=2)
     with pytest.warns(
-        DeprecationWarning, match=r"nearest_to is deprecated .* use neighbors\(x, k, queries=queries\)"
+        DeprecationWarning, match="nearest_to is deprecated .* use geomkit.neighbors with queries="
     ) as old:
         found = geomkit.nearest_to(q, x, 4, metric="euclidean")
     assert [warning.filename for warning in old] == [__file__]
     assert same(found, neighbors(x, 4, queries=q, metric="euclidean"))
     with pytest.warns(
-        DeprecationWarning, match="QueryNeighbors is deprecated and goes with 0.11; use Neighbors"
+        DeprecationWarning, match="QueryNeighbors is deprecated and goes with 0.11; use geomkit.Neighbors"
     ) as old:
         assert geomkit.QueryNeighbors is geomkit.Neighbors
     assert [warning.filename for warning in old] == [__file__]
