@@ -212,8 +212,7 @@ def useful(table: pd.DataFrame, similarity: pd.DataFrame, probes: pd.DataFrame) 
         out |= {f"{row.statistic}_{row.judge}_gain": row.gain for row in mine.itertuples()}
         probe = probes[(probes.corpus == "bbc") & (probes.source == space.pop("probed_as"))]
         out |= space
-        for name in ("accuracy", "low", "high"):
-            column = "probe" if name == "accuracy" else f"probe_{name}"
+        for name, column in (("accuracy", "probe"), ("ci_low", "probe_low"), ("ci_high", "probe_high")):
             out[column] = float(probe[name].iloc[0]) if len(probe) else math.nan
         rows.append(out)
     return pd.DataFrame(rows)

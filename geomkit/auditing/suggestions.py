@@ -120,7 +120,7 @@ class _Trial:
         harm = [name for name in (*targets, *_wanted(self.before)) if _worse(name, self.before[name], after[name])]
         if self.labels is None and kept.value < LEAST_KEPT:
             harm.append(KEPT)
-        better = [name for name in targets if _worse(name, after[name], self.before[name], paired=True)]
+        better = [name for name in targets if _worse(name, after[name], self.before[name])]
         shown = (*targets, *_wanted(self.before))
         return Suggestion(
             tuple(better) or targets,
@@ -129,7 +129,7 @@ class _Trial:
             before={name: self.before[name].value for name in shown} | {KEPT: 1.0},
             after={name: after[name].value for name in shown} | {KEPT: kept.value},
             harm=tuple(harm),
-            reason="" if better else f"{', '.join(targets)}: no better by more than its error",
+            reason="" if better else f"{', '.join(targets)}: no better by more than its error, or too little to matter",
         )
 
     def _measured(self, rows: Any) -> tuple[dict[str, Value], Any]:
@@ -147,14 +147,9 @@ def _wanted(values: dict[str, Value]) -> tuple[str, ...]:
     return tuple(name for name in names if name in values and not math.isnan(values[name].value))
 
 
-def _worse(name: str, before: Value, after: Value, *, paired: bool = False) -> bool:
-    """Whether a number is worse after than before, by more than its error or, where it has none, than what matters.
-
-    The error is that of the difference of two values, of the same rows where `paired`: it is the smaller one, in which
-    gains are told. A loss counts where it is more than two sets of rows would differ by.
-    """
+def _worse(name: str, before: Value, after: Value) -> bool:
+    """Whether a number of the same rows is worse after than before: by more than its error, and enough to matter."""
     bad = -1 if name in _LABELS or STATISTICS[name].worse == "low" else 1
-    error = INTERVAL * before.difference_se(after, paired=paired)
-    if math.isnan(error):
-        error = STATISTICS[name].least_difference(before.value, after.value)
-    return not bad * (after.value - before.value) <= error
+    error = INTERVAL * before.difference_se(after, paired=True)
+    least = STATISTICS[name].least_difference(before.value, after.value)
+    return not bad * (after.value - before.value) <= max(0.0 if math.isnan(error) else error, least)

@@ -55,7 +55,7 @@ def judges():
 PROBES = pd.DataFrame(
     {
         "corpus": ["20newsgroups", "bbc", "bbc"], "source": ["tfidf-bbc-12597"] * 2 + ["googlenews-mean-300"],
-        "accuracy": [0.1, 0.9, 0.8], "low": [0, 0.85, 0.7], "high": [1, 0.95, 0.9],
+        "accuracy": [0.1, 0.9, 0.8], "ci_low": [0, 0.85, 0.7], "ci_high": [1, 0.95, 0.9],
     }
 )  # fmt: skip
 
