@@ -55,11 +55,6 @@ class Difference(Result):
     answer: str
     """Do they differ: "yes" where it is significant and at least `least`, else "no", or "not tested"."""
 
-    @property
-    def matters(self) -> bool:
-        """Whether the difference is at least the least one that matters."""
-        return abs(self.value) >= self.least
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -77,6 +72,12 @@ class Comparison:
     def verdict(self) -> str:
         """The worst verdict of all audits."""
         return max((each.verdict for each in self.audits.values()), key=("ok", "warn", "fail").index)
+
+    @property
+    def differing(self) -> set[tuple[str, str]]:
+        """In which statistics which spaces differ from the first one: pairs of a statistic and the name of a space."""
+        first = next(iter(self.audits))
+        return {(d.statistic, d.second) for d in self.differences if d.first == first and d.answer == "yes"}
 
     def to_frame(self) -> "pd.DataFrame":
         """Tidy rows of all audits, as `Audit.to_frame` gives them."""
@@ -130,14 +131,12 @@ def introduction(comparison: Comparison) -> str:
 def cells(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return rows of text: a statistic, its value in each space, with * where it differs, and what it says."""
     first, *others = names = list(comparison.audits)
-    differs = {
-        (each.statistic, each.second) for each in comparison.differences if each.first == first and each.answer == "yes"
-    }
+    differing = comparison.differing
     rows: list[tuple[str, ...]] = []
     for finding in comparison.audits[first].findings:
         statistic = finding.statistic
         beside = [
-            format_number(comparison.audits[name][statistic].value) + ("*" if (statistic, name) in differs else "")
+            format_number(comparison.audits[name][statistic].value) + ("*" if (statistic, name) in differing else "")
             for name in others
         ]
         rows.append((statistic, format_number(finding.value), *beside, STATISTICS[statistic].about))
@@ -262,7 +261,11 @@ def _holm(differences: list[Difference]) -> list[Difference]:
             break
         significant[at] = True
     return [
-        replace(each, significant=significant[at], answer="yes" if significant[at] and each.matters else "no")
+        replace(
+            each,
+            significant=significant[at],
+            answer="yes" if significant[at] and abs(each.value) >= each.least else "no",
+        )
         if at in significant
         else each
         for at, each in enumerate(differences)

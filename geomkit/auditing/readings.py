@@ -48,9 +48,9 @@ class Value(NamedTuple):
         if self.influence is None or other.influence is None:
             return math.nan
         # A standard error that allows for more than influences do keeps its allowance.
-        plain = [influences.standard_error(each.influence) for each in (self, other) if each.influence is not None]
-        excess = [v.se / p for v, p in zip((self, other), plain, strict=True) if p > 0 and math.isfinite(v.se)]
-        return max([1.0, *excess]) * influences.standard_error(self.influence - other.influence)
+        plain = ((v.se, influences.standard_error(i)) for v, i in ((self, self.influence), (other, other.influence)))
+        allowance = max([1.0, *(se / least for se, least in plain if least > 0 and math.isfinite(se))])
+        return allowance * influences.standard_error(self.influence - other.influence)
 
 
 def _influenced(value: float, influence: NDArray[np.float64]) -> Value:

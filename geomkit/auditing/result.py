@@ -109,7 +109,7 @@ def is_like_random(findings: Sequence[Finding], z: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Suggestion:
+class Suggestion(Result):
     """What may help, and what it changed when it was tried on rows that it was not fitted on."""
 
     findings: tuple[str, ...]
@@ -124,13 +124,6 @@ class Suggestion:
     """What got worse by more than its error: then it is no suggestion."""
     reason: str = ""
     """Why it could not be tried, or that it did not help."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field by name, as plain Python."""
-        return {
-            "findings": list(self.findings), "action": self.action, "transform": self.transform,
-            "before": dict(self.before), "after": dict(self.after), "harm": list(self.harm), "reason": self.reason,
-        }  # fmt: skip
 
     def __str__(self) -> str:
         lines = [f"{', '.join(self.findings)}: {self.action}"]

@@ -20,6 +20,7 @@ from geomkit.auditing.statistics import STATISTICS
 from geomkit.core.matrix import Matrix, as_matrix
 from geomkit.errors import GeomkitError, InvalidInputError
 from geomkit.stats.alignment import overlap_of
+from geomkit.stats.neighbors import Neighbors
 
 __all__ = ["KEPT", "LEAST_KEPT", "suggest"]
 
@@ -61,10 +62,10 @@ def suggest(
     names = [each.statistic for each in flagged]
     helpful: list[Suggestion] = []
     rejected: list[Suggestion] = []
-    open_ = {name for name in names if any(name in mended for mended in _FOR.values())}
+    helped: set[str] = set()
     trial: _Trial | None = None
     for transform, mended in _FOR.items():
-        targets = tuple(name for name in names if name in mended and name in open_)
+        targets = tuple(name for name in names if name in mended and name not in helped)
         if not targets or (transform == "AllButTheTop" and labels is None):
             continue
         try:
@@ -77,7 +78,7 @@ def suggest(
             rejected.append(tried)
         else:
             helpful.append(tried)
-            open_ -= set(tried.findings)
+            helped |= set(tried.findings)
     by_action: dict[str, list[str]] = {}
     for name in names:
         if STATISTICS[name].remedy:
@@ -98,9 +99,8 @@ class _Trial:
             msg = f"{found.n} rows are too few to try it on half of them; at k = {options.k} it takes {6 * options.k}"
             raise InvalidInputError(msg)
         shuffled = np.random.default_rng([options.seed, 2]).permutation(found.rows)
-        half = found.n // 2
-        self.fitted, self.held = (self._rows(matrix, np.sort(part)) for part in (shuffled[:half], shuffled[half:]))
-        held = np.sort(shuffled[half:])
+        fitted, held = (np.sort(part) for part in np.split(shuffled, [found.n // 2]))
+        self.fitted, self.held = (self._rows(matrix, rows) for rows in (fitted, held))
         self.labels = None if labels is None else [labels[row] for row in held.tolist()]
         self.options = options
         self.before, self.neighbors = self._measured(self.held)
@@ -117,11 +117,11 @@ class _Trial:
         changed = TRANSFORMS[transform]().fit(self.fitted).transform(self.held)
         after, neighbors = self._measured(changed)
         kept = overlap_of(self.neighbors, neighbors)
-        harm = [name for name in (*targets, *_wanted(self.before)) if _worse(name, self.before[name], after[name])]
+        shown = (*targets, *_wanted(self.before))
+        harm = [name for name in shown if _worse(name, self.before[name], after[name])]
         if self.labels is None and kept.value < LEAST_KEPT:
             harm.append(KEPT)
         better = [name for name in targets if _worse(name, after[name], self.before[name])]
-        shown = (*targets, *_wanted(self.before))
         return Suggestion(
             tuple(better) or targets,
             _ACTIONS[transform],
@@ -132,7 +132,7 @@ class _Trial:
             reason="" if better else f"{', '.join(targets)}: no better by more than its error, or too little to matter",
         )
 
-    def _measured(self, rows: Any) -> tuple[dict[str, Value], Any]:
+    def _measured(self, rows: Any) -> tuple[dict[str, Value], Neighbors]:
         found = measure(rows, self.options, "raise")
         values = dict(found.values)
         if self.labels is not None:

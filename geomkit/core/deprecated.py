@@ -114,12 +114,10 @@ def withdrawn(name: str) -> Any:
 
 def field_today(name: str) -> str:
     """Return the name of a field or a statistic of today, and warn where it is another one."""
-    today = FIELDS.get(name)
+    sampled = (new + name.removeprefix(old) for old, new in _SAMPLED.items() if name.startswith(old))
+    today = FIELDS.get(name) or next(sampled, None)
     if today is None:
-        starts = {new + name.removeprefix(old) for old, new in _SAMPLED.items() if name.startswith(old)}
-        if not starts:
-            return name
-        [today] = starts
+        return name
     warn_renamed(name, today, stacklevel=4)
     return today
 

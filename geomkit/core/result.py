@@ -27,10 +27,10 @@ class Result(OldFields):
 
 
 def json_safe(value: Any) -> Any:
-    """Return the same with None for NaN and infinity, which JSON does not have."""
+    """Return the same with None for NaN and infinity, and lists for tuples, none of which JSON has."""
     if isinstance(value, dict):
         return {name: json_safe(entry) for name, entry in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [json_safe(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -16,7 +16,7 @@ from geomkit.core.devices import if_it_fits
 from geomkit.core.matrix import Matrix, reject_invalid, reject_rows
 from geomkit.core.memory import budget
 from geomkit.core.threads import processors
-from geomkit.kernels import Backend, load, module, reference
+from geomkit.kernels import Backend, load, module
 
 __all__ = [
     "Rows",
@@ -174,6 +174,8 @@ def typical_distance(rows: Rows, p: float) -> float:
 
     It says where counters should be finest. A mean would follow one row that is far from all others.
     """
+    from geomkit.kernels import reference
+
     few = np.unique(np.linspace(0, rows.n - 1, _FEW).astype(np.int64))
     given = module(rows.backend).to_numpy(taken(rows.matrix, rows.backend, few))
     x = given.astype(np.float64) / rows.scale

@@ -51,18 +51,14 @@ def _notes(comparison: "Comparison") -> list[Element]:
 
 def _side(comparison: "Comparison") -> Table:
     names = list(comparison.audits)
-    differs = {
-        (each.statistic, each.second)
-        for each in comparison.differences
-        if each.first == names[0] and each.answer == "yes"
-    }
+    differing = comparison.differing
     columns = [Column("statistic", number=False), *(Column(name) for name in names), Column("about", number=False)]
     rows = []
     for order, each in enumerate(comparison.audits[names[0]].findings):
         cells = [Cell(each.statistic, f"{order:03d}")]
         for name in names:
             value = number(comparison.audits[name][each.statistic].value)
-            apart = (each.statistic, name) in differs
+            apart = (each.statistic, name) in differing
             cells.append(Cell(f"{value.shown} *", value.key, "apart") if apart else value)
         about = STATISTICS[each.statistic].about
         rows.append((*cells, Cell(about, about)))
